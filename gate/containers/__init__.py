@@ -1,0 +1,6 @@
+"""Kinds of weight files, consulted in order."""
+
+from gate.checkpoint import Container
+from gate.containers.safetensors import Safetensors
+
+CONTAINERS: tuple[Container, ...] = (Safetensors(),)

@@ -1,0 +1,158 @@
+"""The safetensors container: an 8-byte length, a JSON header, the data.
+
+Source: https://huggingface.co/docs/safetensors/index#format
+"""
+
+import json
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gate.checkpoint import DTYPE_BITS, LFS_MAGIC, Header, Problem, TensorInfo, lfs_problem
+from gate.errors import CheckpointError
+
+HEADER_MAX_BYTES = 100 * 2**20
+"""The reference reader's own limit."""
+
+RAW_DTYPES = {
+    "BOOL": np.uint8, "U8": np.uint8, "I8": np.int8, "I16": np.int16, "U16": np.uint16,
+    "I32": np.int32, "U32": np.uint32, "I64": np.int64, "U64": np.uint64, "F16": np.float16,
+    "F32": np.float32, "F64": np.float64, "BF16": np.uint16, "C64": np.complex64,
+}  # fmt: skip
+"""What numpy maps; everything else is mapped as bytes."""
+
+
+class Safetensors:
+    """Reads *.safetensors by mapping; nothing is copied until used."""
+
+    suffix = ".safetensors"
+    index_suffix = ".safetensors.index.json"
+
+    def read_header(self, path: Path, name: str) -> Header:
+        """Read the header of `path`, with everything that is wrong with it."""
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(len(LFS_MAGIC))
+            if start == LFS_MAGIC:
+                return Header(problems=(lfs_problem(name),))
+            if len(start) < 8:
+                return _unreadable(name, f"has {size} bytes: too short for a safetensors header")
+            (length,) = struct.unpack("<Q", start[:8])
+            if length > HEADER_MAX_BYTES:
+                return _unreadable(name, f"claims a header of {length:,} bytes")
+            if 8 + length > size:
+                return Header(problems=(_truncated(name, size, 8 + length),))
+            file.seek(8)
+            raw = file.read(length)
+        try:
+            entries = json.loads(raw, object_pairs_hook=_unique)
+        except (ValueError, RecursionError) as error:
+            return _unreadable(name, f"has a header that is not JSON: {error}")
+        if not isinstance(entries, dict):
+            return _unreadable(name, "has a header that is not a JSON object")
+        return _header(name, entries, data_bytes=size - 8 - length)
+
+    def read(self, path: Path, info: TensorInfo) -> np.ndarray:
+        """Map one tensor's raw codes."""
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+        begin, end = info.data_offsets
+        if 8 + length + end > path.stat().st_size:
+            raise CheckpointError(
+                f"{path.name} ends before tensor {info.name} does",
+                f"Upload or download {path.name} again.",
+            )
+        if begin == end:
+            return np.empty(info.shape, RAW_DTYPES.get(info.dtype, np.uint8))
+        mapped = np.memmap(path, np.uint8, "r", offset=8 + length + begin, shape=(end - begin,))
+        if info.dtype in RAW_DTYPES:
+            # np.asarray drops the memmap class, whose every view and ufunc is slower.
+            return np.asarray(mapped).view(RAW_DTYPES[info.dtype]).reshape(info.shape)
+        bits = DTYPE_BITS[info.dtype]
+        shape = info.shape if bits == 8 else (*info.shape[:-1], info.shape[-1] * bits // 8)
+        return np.asarray(mapped).reshape(shape)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [key for key, _ in pairs]
+        twice = next(key for key in names if names.count(key) > 1)
+        raise ValueError(f"{twice!r} stands in it twice")
+    return value
+
+
+def _header(name: str, entries: dict[str, Any], data_bytes: int) -> Header:
+    metadata = entries.pop("__metadata__", {})
+    tensors, problems = [], []
+    for tensor, entry in entries.items():
+        try:
+            tensors.append(_tensor(tensor, entry, name))
+        except (TypeError, ValueError, KeyError) as error:
+            problems.append(_problem(name, f"tensor {tensor}: {error}", tensor))
+    problems += _layout_problems(name, tensors)
+    end = max((info.data_offsets[1] for info in tensors), default=0)
+    if end != data_bytes and not problems:
+        problems.append(_truncated(name, data_bytes, end))
+    return Header(
+        tuple(tensors), metadata if isinstance(metadata, dict) else {}, tuple(problems)
+    )
+
+
+def _tensor(tensor: str, entry: Any, file: str) -> TensorInfo:
+    """One header entry, checked.
+
+    Raises:
+        ValueError: It contradicts itself.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError("its header entry is not an object")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if dtype not in DTYPE_BITS:
+        raise ValueError(f"unknown dtype {dtype!r}")
+    numbers = [*shape, *offsets]
+    if len(offsets) != 2 or not all(type(n) is int and 0 <= n < 2**62 for n in numbers):
+        raise ValueError(f"impossible shape {shape} or offsets {offsets}")
+    begin, end = offsets
+    bits = math.prod(shape) * DTYPE_BITS[dtype]
+    if bits != 8 * (end - begin):
+        raise ValueError(f"{dtype} {shape} takes {bits / 8:,.0f} bytes, its offsets {end - begin:,}")
+    return TensorInfo(tensor, dtype, tuple(shape), (begin, end), file)
+
+
+def _layout_problems(name: str, tensors: list[TensorInfo]) -> Iterator[Problem]:
+    """Ranges must follow one another from 0 without gap or overlap."""
+    expected = 0
+    for info in sorted(tensors, key=lambda info: info.data_offsets):
+        if info.data_offsets[0] != expected:
+            yield _problem(
+                name,
+                f"tensor {info.name} begins at byte {info.data_offsets[0]:,} of the data, not at {expected:,}",
+                info.name,
+            )
+            return
+        expected = info.data_offsets[1]
+
+
+def _problem(name: str, message: str, tensor: str | None = None) -> Problem:
+    return Problem(
+        "header-unreadable", f"{name}: {message}", "Export the checkpoint again.", name, tensor
+    )
+
+
+def _unreadable(name: str, message: str) -> Header:
+    return Header(problems=(_problem(name, message),))
+
+
+def _truncated(name: str, size: int, needed: int) -> Problem:
+    what = "ends early" if size < needed else "is longer than its header says"
+    return Problem(
+        "shard-truncated",
+        f"{name} {what}: {size:,} bytes where the header asks for {needed:,}",
+        f"Upload or download {name} again.",
+        file=name,
+    )

@@ -1,0 +1,83 @@
+"""Why there is no verdict: the exception tree and the exit codes.
+
+A defect in the checkpoint is a `Finding`, never an exception. An exception means that nothing
+could be judged::
+
+    GateError                   3
+      SettingsError             2   command line or settings wrong
+      CheckpointError           3   the checkpoint cannot be judged here
+        UnknownFormatError      3   no decoder for what is declared
+      BaselineError             3
+        BaselineMissingError    3
+        BaselineMismatchError   3   another suite, template, ...
+      BackendError              3   the model could not be run
+        BackendUnavailableError 3   an extra, a device or data is missing
+      PublishError              3   a report could not be delivered
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process tells its caller."""
+
+    PASS = 0
+    FAIL = 1
+    USAGE = 2
+    NO_VERDICT = 3
+    INCONCLUSIVE = 4
+    INTERRUPTED = 130
+
+
+class GateError(Exception):
+    """No verdict was reached.
+
+    Args:
+        message: What happened, naming the file, task or tensor.
+        hint: What to do: one imperative sentence, ideally a command.
+    """
+
+    exit_code = ExitCode.NO_VERDICT
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class SettingsError(GateError):
+    """The command line or quant-gate.yaml is wrong."""
+
+    exit_code = ExitCode.USAGE
+
+
+class CheckpointError(GateError):
+    """The checkpoint cannot be judged on this machine."""
+
+
+class UnknownFormatError(CheckpointError):
+    """The declared quantization has no decoder here."""
+
+
+class BaselineError(GateError):
+    """The stored baseline cannot be used."""
+
+
+class BaselineMissingError(BaselineError):
+    """No stored baseline fits."""
+
+
+class BaselineMismatchError(BaselineError):
+    """The stored baseline measured something else."""
+
+
+class BackendError(GateError):
+    """The model could not be run to the end."""
+
+
+class BackendUnavailableError(BackendError):
+    """A package, a device or data that the evaluation needs is missing."""
+
+
+class PublishError(GateError):
+    """A report could not be written or delivered."""

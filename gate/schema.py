@@ -1,0 +1,18 @@
+"""The JSON Schemas that the package carries."""
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+
+def load(name: str) -> dict[str, Any]:
+    """The schema called `name`, for example `hf_quant_config`.
+
+    An installed wheel holds them inside the package, a checkout beside it.
+    """
+    file = f"{name}.schema.json"
+    packaged = resources.files("gate") / "schemas" / file
+    if packaged.is_file():
+        return json.loads(packaged.read_text(encoding="utf-8"))
+    return json.loads((Path(__file__).parent.parent / "schemas" / file).read_text(encoding="utf-8"))

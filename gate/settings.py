@@ -1,0 +1,319 @@
+"""quant-gate.yaml: what is measured, on what, and what it may lose."""
+
+import fnmatch
+import os
+from collections.abc import Mapping
+from decimal import Decimal
+from functools import reduce
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gate.errors import SettingsError
+
+DEFAULT_FILE = "quant-gate.yaml"
+
+Limit = Annotated[Decimal, Field(gt=0, le=10, allow_inf_nan=False)]
+BY_WEIGHT_BITS = "by-weight-bits"
+PULL_REQUEST_EVENTS = frozenset({"pull_request", "pull_request_target", "merge_group"})
+
+
+class Part(BaseModel):
+    """Part of the settings: unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CheckpointRule(Part):
+    """Which baseline belongs to which checkpoints.
+
+    Attributes:
+        path: Glob over checkpoint directories, relative to the settings file.
+        reference: The unquantized checkpoint: a directory or org/name@revision.
+        baseline: Its stored result; left out, it is found by the reference's digest in baselines/.
+    """
+
+    path: str = "**"
+    reference: str | None = None
+    baseline: str | None = None
+
+
+class TaskOptions(Part):
+    """How a task is asked; every metric of one task shares them.
+
+    Attributes:
+        documents: JSON Lines file with the task's documents; left out, the task's own data set.
+        apply_chat_template: `auto` applies it to generation tasks of a model that has one.
+        max_gen_toks: Most new tokens per answer; left out, the task's own.
+    """
+
+    documents: str | None = None
+    num_fewshot: int | None = Field(default=None, ge=0, le=64)
+    apply_chat_template: bool | Literal["auto"] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    system_instruction: str | None = None
+    max_gen_toks: int | None = Field(default=None, ge=1)
+
+
+class TaskMetric(TaskOptions):
+    """One metric of one lm-eval task.
+
+    Attributes:
+        task: Name, or path of a local task file.
+        metric: Left out: every metric of the task, advisory.
+        filter: lm-eval's answer filter; left out, the first that has the metric.
+        min_retention: Share of the baseline's score that must be kept; without it, advisory.
+    """
+
+    task: str
+    metric: str | None = None
+    filter: str | None = None
+    min_retention: Limit | None = None
+
+    @model_validator(mode="after")
+    def _gating_needs_metric(self) -> "TaskMetric":
+        if self.min_retention is not None and self.metric is None:
+            raise ValueError("min_retention needs a metric")
+        return self
+
+
+class PerplexityText(Part):
+    """The text and how much of it: a file, or a column of a data set.
+
+    Attributes:
+        window: Tokens in a window.
+        windows: Most windows that are used; the text may hold fewer.
+    """
+
+    file: str | None = None
+    dataset: str | None = None
+    name: str | None = None
+    split: str = "test"
+    column: str = "text"
+    window: int = Field(default=512, ge=2, le=1 << 20)
+    windows: int = Field(default=56, ge=2, le=1 << 20)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "PerplexityText":
+        if (self.file is None) == (self.dataset is None):
+            raise ValueError("perplexity needs either file or dataset")
+        return self
+
+    @property
+    def label(self) -> str:
+        """What reports call it."""
+        return PurePath(self.file).name if self.file else f"{self.name or self.dataset}/{self.split}"
+
+
+class PerplexityMetric(Part):
+    """Perplexity on one text.
+
+    Attributes:
+        max_ratio: Most that candidate over baseline may be; `by-weight-bits` is 1.02 from 8 bits
+            up and 1.15 for 4 to 7; without it, advisory.
+    """
+
+    perplexity: PerplexityText
+    max_ratio: Limit | Literal["by-weight-bits"] | None = None
+
+
+class TaskRun(Part):
+    """One task as it is run once, for all of its metrics."""
+
+    task: str
+    options: TaskOptions
+    metrics: tuple[TaskMetric, ...]
+
+
+class Settings(Part):
+    """The whole file.
+
+    Attributes:
+        backend: Who runs the model.
+        answers: For backend `replay`: the stored result whose answers are used.
+        activations: `emulate` quantizes inputs as the runtime will; `off` leaves them.
+        batch_size: Documents that are generated together; halved when memory runs out.
+        canary_prompts: Answers that are looked at before the long run; 0 for none.
+        allow_unsafe_tasks: Tasks, by name, that may run code of their own.
+        include_path: Directory with further lm-eval task files.
+        ignore: Rule or `rule:tensor-glob` to the reason why its findings do not decide.
+    """
+
+    version: Literal[1] = 1
+    backend: Literal["hf", "replay"] = "hf"
+    answers: str | None = None
+    activations: Literal["emulate", "off"] = "emulate"
+    batch_size: int = Field(default=8, ge=1, le=4096)
+    canary_prompts: int = Field(default=16, ge=0, le=1024)
+    trust_remote_code: bool = False
+    allow_unsafe_tasks: tuple[str, ...] = ()
+    include_path: str | None = None
+    checkpoints: tuple[CheckpointRule, ...] = ()
+    metrics: tuple[TaskMetric | PerplexityMetric, ...] = Field(min_length=1)
+    ignore: dict[str, str] = {}
+
+    @property
+    def task_metrics(self) -> tuple[TaskMetric, ...]:
+        """The metrics of lm-eval tasks."""
+        return tuple(metric for metric in self.metrics if isinstance(metric, TaskMetric))
+
+    @property
+    def perplexity_metrics(self) -> tuple[PerplexityMetric, ...]:
+        """The perplexities."""
+        return tuple(metric for metric in self.metrics if isinstance(metric, PerplexityMetric))
+
+    @property
+    def task_runs(self) -> tuple[TaskRun, ...]:
+        """Each task once, with the options that its metrics state together.
+
+        Raises:
+            SettingsError: Two metrics of one task state different options.
+        """
+        grouped: dict[str, list[TaskMetric]] = {}
+        for metric in self.task_metrics:
+            grouped.setdefault(metric.task, []).append(metric)
+        return tuple(
+            TaskRun(task=task, options=_shared(task, metrics), metrics=tuple(metrics))
+            for task, metrics in grouped.items()
+        )
+
+    def rule_for(self, checkpoint: Path, root: Path) -> CheckpointRule:
+        """The first entry of `checkpoints` whose glob covers the directory; else an empty one.
+
+        Args:
+            checkpoint: The checkpoint's directory.
+            root: The settings file's directory, to which globs are relative.
+        """
+        for rule in self.checkpoints:
+            absolute = os.path.isabs(rule.path)
+            path = os.path.abspath(checkpoint) if absolute else os.path.relpath(checkpoint, root)
+            if _match(PurePath(os.path.normpath(rule.path)).parts, PurePath(path).parts):
+                return rule
+        return CheckpointRule(path=str(checkpoint))
+
+
+def _match(pattern: tuple[str, ...], parts: tuple[str, ...]) -> bool:
+    """Glob over path components; `**` stands for any number of them, none included."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_match(pattern[1:], parts[skip:]) for skip in range(len(parts) + 1))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _match(pattern[1:], parts[1:])
+
+
+def _shared(task: str, metrics: list[TaskMetric]) -> TaskOptions:
+    """The union of what the metrics of one task state."""
+
+    def merge(known: dict[str, Any], metric: TaskMetric) -> dict[str, Any]:
+        stated = {
+            name: getattr(metric, name)
+            for name in TaskOptions.model_fields
+            if getattr(metric, name) is not None
+        }
+        for name in known.keys() & stated.keys():
+            if known[name] != stated[name]:
+                raise SettingsError(
+                    f"task {task} is given two values of {name}: {known[name]!r} and {stated[name]!r}",
+                    "State it once: the metrics of one task share one run.",
+                )
+        return known | stated
+
+    return TaskOptions(**reduce(merge, metrics, {}))
+
+
+IFEVAL_METRICS = (
+    "inst_level_strict_acc",
+    "prompt_level_strict_acc",
+    "inst_level_loose_acc",
+    "prompt_level_loose_acc",
+)
+
+DEFAULT = Settings(
+    metrics=(
+        TaskMetric(task="ifeval", metric=IFEVAL_METRICS[0], min_retention=Decimal("0.95")),
+        *(TaskMetric(task="ifeval", metric=metric) for metric in IFEVAL_METRICS[1:]),
+        PerplexityMetric(
+            perplexity=PerplexityText(dataset="Salesforce/wikitext", name="wikitext-2-raw-v1"),
+            max_ratio=BY_WEIGHT_BITS,
+        ),
+    )
+)
+"""What is measured without a settings file."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Keeps numbers as they are written: 0.95 is not the float next to it."""
+
+
+_Loader.add_constructor(
+    "tag:yaml.org,2002:float",
+    lambda loader, node: loader.construct_scalar(node),
+)
+
+
+def load(path: Path | None, threshold: Decimal | None = None) -> tuple[Settings, Path]:
+    """The settings and the directory to which their paths are relative.
+
+    Args:
+        path: The file; None for quant-gate.yaml here, or the embedded default without one.
+        threshold: Replaces `min_retention` of every gating metric.
+
+    Raises:
+        SettingsError: The file is missing, no YAML, or says something wrong.
+    """
+    if path is None and Path(DEFAULT_FILE).is_file():
+        path = Path(DEFAULT_FILE)
+    settings = DEFAULT if path is None else _parse(path)
+    if threshold is not None:
+        settings = _with_threshold(settings, threshold)
+    if settings.trust_remote_code and os.environ.get("GITHUB_EVENT_NAME") in PULL_REQUEST_EVENTS:
+        raise SettingsError(
+            "trust_remote_code is not taken from the settings of a pull request",
+            "Pass --trust-remote-code in the workflow if the base branch wants it.",
+        )
+    return settings, path.absolute().parent if path else Path.cwd()
+
+
+def _parse(path: Path) -> Settings:
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}", "Name a readable file with --settings.") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise SettingsError(f"{path} is not YAML: {error}", "Mend the file.") from error
+    if not isinstance(value, Mapping):
+        raise SettingsError(f"{path} holds no mapping", "Begin it with `version: 1`.")
+    try:
+        return Settings.model_validate(value)
+    except ValidationError as error:
+        raise SettingsError(f"{path} {_first(error)}", "Mend the file; schemas/settings.schema.json describes it.") from error
+
+
+def _first(error: ValidationError) -> str:
+    """The most telling violation, with its JSON pointer.
+
+    Pydantic reports every member of a union; the one that got furthest is what was meant.
+    """
+    deepest = max(error.errors(), key=lambda item: (item["type"] != "missing", len(item["loc"])))
+    kinds = {"TaskMetric", "PerplexityMetric"}
+    where = "/".join(str(part) for part in deepest["loc"] if part not in kinds)
+    return f"at /{where}: {deepest['msg']}"
+
+
+def _with_threshold(settings: Settings, threshold: Decimal) -> Settings:
+    if not Decimal(0) < threshold <= Decimal(10):
+        raise SettingsError(f"--threshold {threshold} is not a share", "Give a number such as 0.95.")
+    if not any(metric.min_retention is not None for metric in settings.task_metrics):
+        raise SettingsError(
+            "--threshold has no effect: no metric in the settings has min_retention",
+            "Add min_retention to the metric that should gate.",
+        )
+    metrics = tuple(
+        metric.model_copy(update={"min_retention": threshold})
+        if isinstance(metric, TaskMetric) and metric.min_retention is not None
+        else metric
+        for metric in settings.metrics
+    )
+    return settings.model_copy(update={"metrics": metrics})
