@@ -12,6 +12,8 @@ could be judged::
         BaselineMismatchError   3   another suite, template, ...
       BackendError              3   the model could not be run
         BackendUnavailableError 3   an extra, a device or data is missing
+        OutOfMemoryError        3   the driver halves the batch first
+        NonFiniteLogitsError    3   for a candidate, the driver makes it a FAIL
       PublishError              3   a report could not be delivered
 """
 
@@ -77,6 +79,14 @@ class BackendError(GateError):
 
 class BackendUnavailableError(BackendError):
     """A package, a device or data that the evaluation needs is missing."""
+
+
+class OutOfMemoryError(BackendError):
+    """A batch did not fit; smaller ones may."""
+
+
+class NonFiniteLogitsError(BackendError):
+    """The model computed NaN or infinity: a defect of what is judged, not of the machine."""
 
 
 class PublishError(GateError):

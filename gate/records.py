@@ -141,6 +141,25 @@ class Answer(Record):
     finish: Literal["stop", "length"]
 
 
+class Points(Record):
+    """What one document earned in one metric under one answer filter."""
+
+    metric: str
+    filter: str
+    score: float
+    weight: float = 1.0
+
+
+class ScoredDocument(Record):
+    """One document, run and scored: what the journal keeps."""
+
+    doc_id: int
+    doc_hash: str
+    prompt_hash: str
+    points: tuple[Points, ...]
+    answer: Answer | None = None
+
+
 class TaskSetup(Record):
     """How a task was asked: two results compare only where this is equal.
 

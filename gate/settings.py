@@ -243,16 +243,6 @@ DEFAULT = Settings(
 """What is measured without a settings file."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Keeps numbers as they are written: 0.95 is not the float next to it."""
-
-
-_Loader.add_constructor(
-    "tag:yaml.org,2002:float",
-    lambda loader, node: loader.construct_scalar(node),
-)
-
-
 def load(path: Path | None, threshold: Decimal | None = None) -> tuple[Settings, Path]:
     """The settings and the directory to which their paths are relative.
 
@@ -278,7 +268,7 @@ def load(path: Path | None, threshold: Decimal | None = None) -> tuple[Settings,
 
 def _parse(path: Path) -> Settings:
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}", "Name a readable file with --settings.") from error
     except (yaml.YAMLError, RecursionError) as error:
