@@ -298,7 +298,7 @@ class EvalResult(Record):
     answers: dict[str, tuple[Answer, ...]] = {}
     perplexities: tuple[PerplexityResult, ...] = ()
     rounding_floor: RoundingFloor | None = None
-    stored_bytes: int
+    size: Size
     seed: str
     batch_size: int
     versions: dict[str, str]

@@ -1,0 +1,40 @@
+"""Real exports, made once a session, and where the shared data lies."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A real SmolLM2-135M-Instruct checkpoint: `bf16`, or ModelOpt's export of it, `fp8`, `nvfp4`.
+
+    QUANT_GATE_TEST_CHECKPOINTS names a directory that keeps them between runs.
+    """
+    from gate import demo
+
+    kept = os.environ.get("QUANT_GATE_TEST_CHECKPOINTS")
+    root = Path(kept) if kept else tmp_path_factory.mktemp("checkpoints")
+
+    def make(name: str) -> Path:
+        path = root / name
+        if not (path / "config.json").is_file():
+            if name == "bf16":
+                demo.make_reference(path)
+            else:
+                demo.quantize(make("bf16"), path, name)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Public data sets beside the project; skips, saying so, where they are absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"{SHARED_DATA.name}: the shared data sets are not on this machine")
+    return SHARED_DATA
