@@ -1,0 +1,9 @@
+"""Who runs a model, by the name that the settings give."""
+
+from collections.abc import Callable
+
+from gate.backends.hf import Hf
+from gate.backends.replay import Replay
+from gate.evaluate import Backend
+
+BACKENDS: dict[str, Callable[..., Backend]] = {"hf": Hf, "replay": Replay}

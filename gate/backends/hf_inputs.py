@@ -1,0 +1,174 @@
+"""Quantized inputs of linear layers and of fused experts, by hooks on a loaded model."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gate.activations import Order, fake_quantize, quantize
+from gate.errors import BackendError
+from gate.quantization import QuantizedLayer, Role, Scheme, decode_float
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class Rounding:
+    """How every input is rounded at the moment.
+
+    Attributes:
+        counting: Whether codes are compared with those of the other order.
+        changed, codes: What was counted: codes that differ, and all.
+    """
+
+    order: Order = "runtime"
+    counting: bool = False
+    changed: int = 0
+    codes: int = 0
+
+
+class InputQuantizer:
+    """Rounds the inputs of one module.
+
+    Args:
+        scheme: How.
+        input_scale: float32 scalar; None where no scale is stored.
+        rounding: Shared by all quantizers of a model.
+    """
+
+    def __init__(
+        self, scheme: Scheme, input_scale: "torch.Tensor | None", rounding: Rounding
+    ) -> None:
+        self.scheme, self.input_scale, self.rounding = scheme, input_scale, rounding
+
+    def __call__(self, x: "torch.Tensor") -> "torch.Tensor":
+        # A scale on the device divides exactly; a Python number may be inverted first.
+        if self.input_scale is not None and self.input_scale.device != x.device:
+            self.input_scale = self.input_scale.to(x.device)
+        if self.rounding.counting:
+            ours, _ = quantize(x, self.scheme, self.input_scale, "runtime")
+            theirs, _ = quantize(x, self.scheme, self.input_scale, "modelopt")
+            self.rounding.changed += int((ours != theirs).sum())
+            self.rounding.codes += ours.numel()
+        return fake_quantize(x, self.scheme, self.input_scale, self.rounding.order)
+
+    def before(self, module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The module's forward pre-hook."""
+        x, *rest = args
+        return (self(x), *rest)
+
+
+def attach(
+    model: Any, layers: Iterable[QuantizedLayer], rounding: Rounding
+) -> tuple[dict[str, InputQuantizer], tuple[str, ...]]:
+    """Quantize the inputs of a loaded model's quantized layers from now on.
+
+    Args:
+        model: Loaded by transformers; it may have renamed and fused the checkpoint's weights.
+        layers: The checkpoint's quantized layers.
+        rounding: Shared state.
+
+    Returns:
+        Parameter name to its quantizer, and the modules of fused experts that offer no place
+        for one.
+
+    Raises:
+        BackendError: A layer's module was not found.
+    """
+    quantizers: dict[str, InputQuantizer] = {}
+    skipped = []
+    experts: dict[str, dict[str, InputQuantizer]] = defaultdict(dict)
+    for parameter, group in _by_parameter(model, layers).items():
+        quantizer = _quantizer(group, rounding)
+        module_name, _, name = parameter.rpartition(".")
+        module = model.get_submodule(module_name)
+        if name == "weight":
+            module.register_forward_pre_hook(quantizer.before)
+            quantizers[parameter] = quantizer
+        else:
+            experts[module_name][name] = quantizer
+    for module_name, found in experts.items():
+        if _attach_experts(model.get_submodule(module_name), found):
+            quantizers |= {f"{module_name}.{name}": q for name, q in found.items()}
+        else:
+            skipped.append(module_name)
+    return quantizers, tuple(skipped)
+
+
+def _attach_experts(module: Any, quantizers: Mapping[str, InputQuantizer]) -> bool:
+    """Quantize both inputs of fused experts; False where the module shows no place for them.
+
+    Source: https://github.com/huggingface/transformers (`integrations/moe.py`): every batched
+    implementation passes the first projection's output through `_apply_gate`.
+    """
+    batched = getattr(getattr(module, "config", None), "_experts_implementation", "eager")
+    if batched == "eager" or not getattr(module, "has_gate", False):
+        return False
+    if set(quantizers) != {"gate_up_proj", "down_proj"}:
+        return False
+    module.register_forward_pre_hook(quantizers["gate_up_proj"].before)
+    apply_gate, down = module._apply_gate, quantizers["down_proj"]
+    module._apply_gate = lambda gate_up: down(apply_gate(gate_up))
+    return True
+
+
+def _quantizer(layers: Sequence[QuantizedLayer], rounding: Rounding) -> InputQuantizer:
+    """One quantizer for layers that share an input: they take the largest scale.
+
+    Source: vLLM and TensorRT-LLM for fused projections and for experts.
+    """
+    scheme = layers[0].input_scheme
+    assert scheme is not None, "only layers with quantized inputs are grouped"
+    import torch
+
+    scales = [
+        float(decode_float(layer.read(Role.INPUT_SCALE), layer.tensors[Role.INPUT_SCALE].dtype, np).max())
+        for layer in layers
+        if Role.INPUT_SCALE in layer.tensors
+    ]
+    scale = torch.tensor(np.max(scales), dtype=torch.float32) if scales else None
+    if scale is None and scheme.strategy != "token":
+        raise BackendError(
+            f"{layers[0].name} is quantized as {layers[0].algo} and has no input_scale",
+            "Calibrate and export again, or set activations: off in the settings.",
+        )
+    return InputQuantizer(scheme, scale, rounding)
+
+
+def _by_parameter(
+    model: Any, layers: Iterable[QuantizedLayer]
+) -> dict[str, list[QuantizedLayer]]:
+    """The model's parameter to the checkpoint's layers that it was made of."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import (
+        WeightConverter,
+        WeightRenaming,
+        rename_source_key,
+    )
+
+    mapping = get_model_conversion_mapping(model)
+    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+    state = model.state_dict()
+    ignored = model._keys_to_ignore_on_load_unexpected or ()
+    found: dict[str, list[QuantizedLayer]] = defaultdict(list)
+    for layer in layers:
+        if layer.input_scheme is None:
+            continue
+        name = layer.tensors[Role.WEIGHT].name
+        renamed, _ = rename_source_key(
+            name, renamings, converters, model.base_model_prefix, state
+        )
+        parameter = next((candidate for candidate in (renamed, name) if candidate in state), None)
+        if parameter is not None:
+            found[parameter].append(layer)
+        elif not any(re.search(pattern, name) for pattern in ignored):
+            raise BackendError(
+                f"no module of {type(model).__name__} takes the weight {name}",
+                "Set activations: off in the settings to measure the weights alone.",
+            )
+    return found

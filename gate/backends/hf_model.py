@@ -1,0 +1,306 @@
+"""A checkpoint as a transformers model, its quantized weights decoded while it loads.
+
+transformers' own loading does the renaming, the fusing of experts, the tying and the placement;
+it is given slices that decode when they are indexed.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gate.checkpoint import Checkpoint, TensorInfo
+from gate.errors import BackendError, BackendUnavailableError, CheckpointError, OutOfMemoryError
+from gate.quantization import Format, QuantizedLayer, Role
+
+if TYPE_CHECKING:
+    import torch
+
+LoadProgress = Callable[[int, int], None]
+"""Called with (tensors read, tensors in all)."""
+
+TORCH_DTYPES = {
+    "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "BOOL": "bool",
+    "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
+}  # fmt: skip
+"""safetensors' names of what a model holds as it is stored."""
+
+HEADROOM = 1.2
+"""Device memory per byte of weights: activations and the KV cache need the rest."""
+
+NAMED = 5
+"""Tensors named in a message."""
+
+
+def quantized_layers(checkpoint: Checkpoint, form: Format | None) -> tuple[QuantizedLayer, ...]:
+    """The layers whose stored weight is quantized."""
+    return tuple(layer for layer in form.layers(checkpoint) if layer.packed) if form else ()
+
+
+def load(
+    checkpoint: Checkpoint,
+    form: Format | None,
+    *,
+    trust_remote_code: bool = False,
+    progress: LoadProgress | None = None,
+) -> Any:
+    """The model of a checkpoint in the dtype of its configuration, in evaluation mode.
+
+    Args:
+        checkpoint: What to load.
+        form: How its quantized weights are stored; None for an unquantized checkpoint.
+        trust_remote_code: Whether the checkpoint's own Python may run.
+        progress: Told after every tensor.
+
+    Raises:
+        BackendUnavailableError: The installed transformers lacks the architecture.
+        CheckpointError: A weight is missing, superfluous or of another shape.
+        OutOfMemoryError: The weights fit on no set of devices.
+    """
+    with quiet():
+        config = _config(checkpoint, trust_remote_code)
+        model_class = _model_class(checkpoint, config, trust_remote_code)
+        options: dict[str, Any] = {
+            "config": config,
+            "output_loading_info": True,
+            "ignore_mismatched_sizes": True,  # they are reported below, with all others
+            **_placement(checkpoint, form),
+        }
+        try:
+            if form is None:
+                path, where = checkpoint.path, {"use_safetensors": True, "local_files_only": True}
+                model, info = model_class.from_pretrained(path, dtype="auto", **where, **options)
+            else:
+                dtype = _dtype(checkpoint, config)
+                tensors = _lazy_tensors(checkpoint, form, dtype, progress)
+                options["generation_config"] = _generation_config(checkpoint.path)
+                model, info = model_class.from_pretrained(
+                    None, state_dict=tensors, dtype=dtype, **options
+                )
+                model.name_or_path = model.config.name_or_path = str(checkpoint.path)
+        except (RuntimeError, MemoryError) as error:
+            raise out_of_memory(error, "loading the weights") or BackendError(
+                f"transformers cannot load {checkpoint.source}: {error}",
+                "Validate the checkpoint first: gate lint " + checkpoint.source,
+            ) from error
+    _require_complete(checkpoint, model_class.__name__, info)
+    return model
+
+
+class LazyTensor:
+    """What transformers takes for a slice of a file: read and decoded when it is indexed."""
+
+    def __init__(self, read: "Callable[[], torch.Tensor]") -> None:
+        self._read = read
+
+    def __getitem__(self, index: Any) -> "torch.Tensor":
+        return self._read()[index]
+
+
+def _lazy_tensors(
+    checkpoint: Checkpoint, form: Format, dtype: "torch.dtype", progress: LoadProgress | None
+) -> dict[str, LazyTensor]:
+    """Parameter name to slice, companions of quantized weights left out."""
+    import torch
+
+    layers = {
+        layer.tensors[Role.WEIGHT].name: layer for layer in quantized_layers(checkpoint, form)
+    }
+    stored = [info for name, info in checkpoint.tensors.items() if not form.is_companion(name)]
+    lock = threading.Lock()
+    done = 0
+
+    def read(info: TensorInfo) -> "torch.Tensor":
+        nonlocal done
+        # transformers reads with several threads: the lock keeps one float32 tensor in memory.
+        with lock:
+            layer = layers.get(info.name)
+            if layer is None:
+                tensor = _stored(checkpoint, info)
+            else:
+                tensor = torch.from_numpy(form.dequantize(layer, np)).to(dtype)
+            done += 1
+            if progress:
+                progress(done, len(stored))
+        return tensor
+
+    return {info.name: LazyTensor(lambda info=info: read(info)) for info in stored}
+
+
+def _stored(checkpoint: Checkpoint, info: TensorInfo) -> "torch.Tensor":
+    """A tensor that is no quantized weight, in its own dtype."""
+    import torch
+
+    if info.dtype not in TORCH_DTYPES:
+        raise CheckpointError(
+            f"{info.name} is stored as {info.dtype} and belongs to no quantized layer",
+            "Validate the checkpoint first: gate lint " + checkpoint.source,
+        )
+    # A mapped file is read-only; the model must own its weights.
+    raw = np.array(checkpoint.read(info))
+    return torch.from_numpy(raw).view(getattr(torch, TORCH_DTYPES[info.dtype]))
+
+
+def _config(checkpoint: Checkpoint, trust_remote_code: bool) -> Any:
+    """The model's configuration without its quantization."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(
+            checkpoint.path, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
+        raise _unsupported(checkpoint, str(error).splitlines()[0]) from error
+    for part in (config, getattr(config, "text_config", None)):
+        if getattr(part, "quantization_config", None) is not None:
+            del part.quantization_config
+    return config
+
+
+def _model_class(checkpoint: Checkpoint, config: Any, trust_remote_code: bool) -> Any:
+    """The class that `architectures` names: transformers' own, or the checkpoint's if trusted."""
+    import transformers
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    names = [name for name in config.architectures or () if isinstance(name, str)]
+    if not names:
+        raise _unsupported(checkpoint, "config.json names no architectures")
+    for name in names:
+        found = getattr(transformers, name, None)
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            if not found.can_generate():
+                raise _unsupported(checkpoint, f"{name} is no language model")
+            return found
+    reference = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
+    if not reference:
+        raise _unsupported(checkpoint, f"there is no class {names[0]}")
+    if not trust_remote_code:
+        raise BackendUnavailableError(
+            f"{names[0]} of {checkpoint.source} is Python code of the checkpoint's own ({reference})",
+            "If you trust it, set trust_remote_code: true in the settings.",
+        )
+    return get_class_from_dynamic_module(reference, str(checkpoint.path), local_files_only=True)
+
+
+def _unsupported(checkpoint: Checkpoint, why: str) -> BackendUnavailableError:
+    import transformers
+
+    return BackendUnavailableError(
+        f"transformers {transformers.__version__} cannot build {checkpoint.source}: {why}",
+        "Install a transformers that knows the architecture: pip install --upgrade transformers",
+    )
+
+
+def _dtype(checkpoint: Checkpoint, config: Any) -> "torch.dtype":
+    """What `dtype="auto"` means: the configuration's, else that of the first stored float."""
+    import torch
+
+    if config.dtype is not None:
+        return config.dtype
+    floats = (i.dtype for i in checkpoint.tensors.values() if i.dtype in {"BF16", "F16"})
+    return getattr(torch, TORCH_DTYPES[next(floats, "F32")])
+
+
+def _generation_config(path: Path) -> Any:
+    """generation_config.json, as transformers reads it when it loads from the directory."""
+    from transformers import GenerationConfig
+
+    if not (path / "generation_config.json").is_file():
+        return None
+    return GenerationConfig.from_pretrained(path, local_files_only=True)
+
+
+def _placement(checkpoint: Checkpoint, form: Format | None) -> dict[str, Any]:
+    """Where the weights go: the fewest CUDA devices, emptiest first; else the CPU."""
+    import torch
+
+    from gate.size import decoded_bytes
+
+    if not torch.cuda.is_available():
+        return {}
+    free = {i: torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())}
+    chosen = fewest_devices(free, int(HEADROOM * decoded_bytes(checkpoint, form)))
+    if len(chosen) == 1:
+        return {"device_map": {"": next(iter(chosen))}}
+    return {"device_map": "auto", "max_memory": chosen}
+
+
+def fewest_devices(free: Mapping[int, int], needed: int) -> dict[int, int]:
+    """The fewest devices that hold `needed` bytes together, with their free bytes.
+
+    Args:
+        free: Device to its free bytes.
+        needed: Bytes.
+
+    Raises:
+        OutOfMemoryError: All together do not.
+    """
+    chosen: dict[int, int] = {}
+    for device in sorted(free, key=lambda device: (-free[device], device)):
+        chosen[device] = free[device]
+        if sum(chosen.values()) >= needed:
+            return chosen
+    raise OutOfMemoryError(
+        f"the decoded model needs {needed / 2**30:.1f} GiB; all {len(free)} devices together "
+        f"have {sum(free.values()) / 2**30:.1f} GiB free",
+        "Use more or larger devices, or set CUDA_VISIBLE_DEVICES= to run on the CPU.",
+    )
+
+
+def _require_complete(checkpoint: Checkpoint, model_class: str, info: Mapping[str, Any]) -> None:
+    """No weight of the model was made up, none of the checkpoint's was dropped.
+
+    Raises:
+        CheckpointError: Naming the tensors.
+    """
+    mismatched = [entry[0] for entry in info["mismatched_keys"]]
+    for what, names in (
+        ("lacks", info["missing_keys"]),
+        ("holds in another shape than the model", mismatched),
+        ("holds beyond what the model has", info["unexpected_keys"]),
+    ):
+        if names:
+            raise CheckpointError(
+                f"{checkpoint.source} {what}: {_listed(sorted(names))} ({model_class})",
+                "Export the checkpoint again, or mend architectures in config.json.",
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def out_of_memory(error: BaseException, what: str) -> OutOfMemoryError | None:
+    """The error as ours if it means that memory ran out; else None."""
+    import torch
+
+    text = str(error)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "alloc" in text and "memory" in text
+    ):
+        first = text.splitlines()[0] if text else type(error).__name__
+        return OutOfMemoryError(
+            f"memory ran out while {what}: {first}",
+            "Lower batch_size, max_gen_toks or the perplexity window, or use a larger device.",
+        )
+    return None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """transformers' own progress bars and warnings silenced."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

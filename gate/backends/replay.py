@@ -1,0 +1,101 @@
+"""Stored answers instead of a model: judges a result that was measured elsewhere."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+from gate.errors import BackendError, BaselineMismatchError
+from gate.records import (
+    EvalResult,
+    Points,
+    RoundingFloor,
+    ScoredDocument,
+    TaskSetup,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Replay:
+    """Gives back the scores of a stored result.
+
+    Args:
+        stored: The result.
+        weights_digest: Of the checkpoint that is judged; a result of other bytes is refused.
+    """
+
+    def __init__(self, stored: EvalResult, weights_digest: str) -> None:
+        if stored.weights_digest != weights_digest:
+            raise BaselineMismatchError(
+                f"the stored answers belong to {stored.model} with weights "
+                f"{stored.weights_digest[:12]}, not to {weights_digest[:12]}",
+                "Measure this checkpoint: gate eval CHECKPOINT -o answers.json",
+            )
+        self.stored = stored
+        self.device = stored.device
+        self.dtype = stored.dtype
+        self.kernel = stored.kernel
+        self.versions = dict(stored.versions)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def setups(self) -> tuple[TaskSetup, ...]:
+        """As stored."""
+        return self.stored.setups
+
+    def doc_ids(self, task: str) -> Sequence[int]:
+        """The documents that were scored."""
+        first = next(result for result in self.stored.tasks if result.task == task)
+        return [sample.doc_id for sample in first.samples]
+
+    def prompt(self, task: str, doc_id: int) -> str:
+        """Prompts are not stored."""
+        return f"document {doc_id} of {task}"
+
+    def higher_is_better(self, task: str, metric: str) -> bool:
+        """As stored."""
+        found = self.stored.task(task, metric)
+        return found is None or found.higher_is_better
+
+    def score(self, task: str, doc_ids: Sequence[int]) -> list[ScoredDocument]:
+        """The stored scores of these documents."""
+        results = [result for result in self.stored.tasks if result.task == task]
+        answers = {answer.doc_id: answer for answer in self.stored.answers.get(task, ())}
+        samples = [{sample.doc_id: sample for sample in result.samples} for result in results]
+        return [
+            ScoredDocument(
+                doc_id=doc_id,
+                doc_hash=samples[0][doc_id].doc_hash,
+                prompt_hash=samples[0][doc_id].prompt_hash,
+                points=tuple(
+                    Points(
+                        metric=result.metric,
+                        filter=result.filter,
+                        score=found[doc_id].score,
+                        weight=found[doc_id].weight,
+                    )
+                    for result, found in zip(results, samples, strict=True)
+                ),
+                answer=answers.get(doc_id),
+            )
+            for doc_id in doc_ids
+        ]
+
+    def token_ids(self, text: str) -> "np.ndarray":
+        """Not stored."""
+        raise BackendError(
+            "the stored answers hold no perplexity of this text",
+            "Measure again: gate eval CHECKPOINT -o answers.json",
+        )
+
+    def logprobs(self, token_ids: "np.ndarray") -> "np.ndarray":
+        """Not stored."""
+        return self.token_ids("")
+
+    def rounding_floor(self, token_ids: "np.ndarray") -> RoundingFloor | None:
+        """As stored."""
+        return self.stored.rounding_floor

@@ -1,0 +1,296 @@
+"""The whole gate, cheapest evidence first; the only file that knows the order.
+
+lint -> preflight -> perplexity -> canary -> tasks -> verdict
+"""
+
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gate import __version__, baseline, drift, harness, hub, preflight, records, verdict
+from gate import lint as linting
+from gate import size as sizing
+from gate.checkpoint import Checkpoint, find_checkpoints, open_checkpoint
+from gate.containers import CONTAINERS
+from gate.errors import BaselineError, CheckpointError, GateError, NonFiniteLogitsError
+from gate.formats import FORMATS
+from gate.quantization import identify
+from gate.records import BaselineInfo, Comparison, EvalResult, Report, Verdict
+from gate.request import Request, Subject
+from gate.rules import RULES
+from gate.run import Run, now
+from gate.settings import (
+    CheckpointRule,
+    Metric,
+    PerplexityMetric,
+    PerplexityText,
+    Settings,
+    TaskMetric,
+)
+
+
+def lint(request: Request) -> list[Report]:
+    """Static validation of the checkpoint, or of every one below a plain directory."""
+    source = hub.resolve(request.checkpoint)
+    found = find_checkpoints(source.path, CONTAINERS) or (source.path,)
+    reports = []
+    for path in found:
+        name = source.name if path == source.path else str(path)
+        subject = _open(request, hub.Source(path, name, source.revision))
+        reports.append(_report(request, subject, verdict.decide(subject.lint, ())))
+    return reports
+
+
+def measure(request: Request) -> EvalResult:
+    """Evaluate a checkpoint: what `gate eval` stores, for example as a baseline.
+
+    Raises:
+        CheckpointError: Static validation found errors.
+    """
+    subject = _open(request, hub.resolve(request.checkpoint))
+    if subject.lint.errors:
+        first = subject.lint.errors[0]
+        raise CheckpointError(
+            f"{subject.checkpoint.source} is broken and was not measured: {first.message}",
+            f"See all {len(subject.lint.errors)} errors: gate lint {subject.checkpoint.source}",
+        )
+    with Run(request, subject) as run:
+        run.texts()
+        run.tasks()
+        return run.result()
+
+
+def check(request: Request) -> Report:
+    """Judge a checkpoint from its bytes to the verdict."""
+    subject = _open(request, hub.resolve(request.checkpoint))
+    _refuse_unfetched(subject)
+    if subject.lint.errors:
+        return _report(request, subject, verdict.decide(subject.lint, ()))
+    run = Run(request, subject)
+    stored, info = _baseline(request, subject, run)
+    with run:
+        decided, result = _judge(run, stored)
+    return _report(request, subject, decided, result, info)
+
+
+def compare(
+    baseline_path: Path, results: Sequence[Path], settings: Settings
+) -> tuple[EvalResult, list[tuple[str, EvalResult, tuple[Comparison, ...]]]]:
+    """Stored results against a stored baseline: name, result and comparisons of each.
+
+    Args:
+        results: Files of `gate eval`, or JSON reports of `gate check`.
+    """
+    stored = baseline.load(baseline_path)
+    rows = []
+    for path in results:
+        result = _stored_result(path)
+        baseline.require_comparable(stored, baseline.Conditions.of(result), baseline_path)
+        chosen = settings.model_copy(update={"metrics": _measured(settings, stored, result)})
+        bits = result.weight_bits
+        rows.append((path.stem, result, verdict.compare(chosen, stored, result, bits)))
+    return stored, rows
+
+
+def doctor(request: Request) -> Iterator[preflight.Check]:
+    """Everything that must hold before a model is loaded, one check a line."""
+
+    def extra() -> Iterator[preflight.Check]:
+        for run in request.settings.task_runs:
+            yield preflight.attempt(
+                f"task {run.task}", lambda run=run: harness.probe(run, request.root)
+            )
+        for metric in request.settings.perplexity_metrics:
+            text = metric.perplexity
+            yield preflight.attempt(
+                f"text {text.label}",
+                lambda text=text: f"{len(drift.read_text(text, request.root)):,} characters",
+            )
+        if request.checkpoint:
+            yield preflight.attempt("baseline", lambda: _prepared(request))
+
+    return preflight.doctor(extra)
+
+
+def _prepared(request: Request) -> str:
+    """Everything up to the model: the baseline's file if all of it holds."""
+    subject = _open(request, hub.resolve(request.checkpoint))
+    _, info = _baseline(request, subject, Run(request, subject))
+    return f"{info.path}, made {info.date}"
+
+
+def _stored_result(path: Path) -> EvalResult:
+    """The result in a file of `gate eval`, or the one inside a report."""
+    try:
+        return records.read(path, EvalResult)
+    except GateError:
+        evaluation = records.read(path, Report).evaluation
+    if evaluation is None:
+        raise BaselineError(
+            f"{path} is a report without an evaluation", "Name a result of gate eval."
+        )
+    return evaluation
+
+
+def _measured(settings: Settings, stored: EvalResult, result: EvalResult) -> tuple[Metric, ...]:
+    """What both results hold, with the settings' limits where they state some."""
+    tasks = {(t.task, t.metric) for t in stored.tasks} & {(t.task, t.metric) for t in result.tasks}
+    texts = {p.name for p in stored.perplexities} & {p.name for p in result.perplexities}
+    limited: list[Metric] = []
+    for metric in settings.metrics:
+        if isinstance(metric, PerplexityMetric):
+            held = metric.perplexity.label in texts
+            texts.discard(metric.perplexity.label)
+        else:
+            held = (metric.task, metric.metric) in tasks
+            tasks.discard((metric.task, metric.metric or ""))
+        limited += [metric] if held else []
+    return (
+        *limited,
+        *(TaskMetric(task=task, metric=metric) for task, metric in sorted(tasks)),
+        *(PerplexityMetric(perplexity=_text_named(name)) for name in sorted(texts)),
+    )
+
+
+def _text_named(name: str) -> PerplexityText:
+    """A text that reports call `name`: a file, or a data set's split."""
+    dataset, _, split = name.rpartition("/")
+    return PerplexityText(dataset=dataset, split=split) if dataset else PerplexityText(file=name)
+
+
+def _judge(run: "Run", stored: EvalResult) -> tuple[Verdict, EvalResult | None]:
+    """Perplexity, canary, tasks: until the verdict is settled."""
+    subject, full = run.subject, run.request.full
+    try:
+        run.texts()
+        comparisons = run.compare(stored, run.settings.perplexity_metrics)
+        if not full and any(found.outcome == "fail" for found in comparisons):
+            return verdict.decide(subject.lint, comparisons), run.result()
+        bad = run.canary(stored)
+        if bad and not full:
+            return verdict.decide(subject.lint, comparisons, bad), run.result()
+        run.tasks()
+    except NonFiniteLogitsError as error:
+        broken = Verdict(outcome="fail", reasons=(error.message,), fix=error.hint, stage="canary")
+        return broken, None
+    comparisons = run.compare(stored, run.settings.metrics)
+    return verdict.decide(subject.lint, comparisons, bad), run.result()
+
+
+def _open(request: Request, source: hub.Source) -> Subject:
+    """Open a checkpoint, lint it, weigh it."""
+    started = time.monotonic()
+    checkpoint = open_checkpoint(
+        source.path, CONTAINERS, source=source.name, revision=source.revision
+    )
+    rule = request.settings.rule_for(source.path, request.root)
+    reference = _reference(rule.reference, request.root)
+    form = identify(checkpoint, FORMATS)
+    return Subject(
+        checkpoint=checkpoint,
+        form=form,
+        lint=linting.lint(checkpoint, form, RULES, request.settings.ignore),
+        size=sizing.size(checkpoint, form, reference) if checkpoint.tensors else None,
+        rule=rule,
+        reference=reference,
+        started=started,
+    )
+
+
+def _reference(name: str | None, root: Path) -> Checkpoint | None:
+    """The unquantized checkpoint, where it is a local directory."""
+    if name is None or hub.is_repository(name):
+        return None
+    path = root / name
+    return open_checkpoint(path, CONTAINERS, source=name) if path.is_dir() else None
+
+
+def _refuse_unfetched(subject: Subject) -> None:
+    """A checkout without its LFS files is not a bad model.
+
+    Raises:
+        CheckpointError: With the command that fetches them.
+    """
+    pointers = [p.file for p in subject.checkpoint.problems if p.rule == "lfs-pointer" and p.file]
+    if not pointers:
+        return
+    path = subject.checkpoint.path
+    git = ["git", "-C", str(path), "rev-parse", "--show-prefix"]
+    try:
+        found = subprocess.run(git, capture_output=True, text=True, check=False)  # noqa: S603
+    except FileNotFoundError:
+        return
+    if found.returncode == 0:
+        raise CheckpointError(
+            f"{len(pointers)} files of {path} are Git LFS pointers, for example {pointers[0]}",
+            f'Fetch them: git lfs pull --include "{found.stdout.strip()}**"',
+        )
+
+
+def _baseline(request: Request, subject: Subject, run: Run) -> tuple[EvalResult, BaselineInfo]:
+    """The stored baseline, found and comparable, with budgets that can be gated on.
+
+    Raises:
+        BaselineError: Missing, not comparable, or too small to gate on.
+    """
+    rule, conditions = subject.rule, run.conditions()
+    path = request.baseline or (request.root / rule.baseline if rule.baseline else None)
+    command = _baseline_command(request, rule, path)
+    if path is None:
+        path, stored = baseline.find(
+            request.root / baseline.DIRECTORY, conditions, **_owner(subject), command=command
+        )
+    else:
+        stored = baseline.load(path, command)
+        baseline.require_comparable(stored, conditions, path, command)
+    verdict.check_budgets(request.settings, stored)
+    info = BaselineInfo(
+        path=str(path),
+        model=stored.model,
+        revision=stored.revision,
+        weights_digest=stored.weights_digest,
+        date=stored.date,
+        device=stored.device,
+        warnings=baseline.warnings(stored, conditions),
+    )
+    return stored, info
+
+
+def _owner(subject: Subject) -> dict[str, str | None]:
+    """By what a reference's baseline is known: its bytes, or its name on the hub."""
+    if subject.reference is not None:
+        return {"reference_digest": baseline.weights_digest(subject.reference)}
+    name, _, revision = (subject.rule.reference or "").partition("@")
+    return {"model": name or None, "revision": revision or None}
+
+
+def _baseline_command(request: Request, rule: CheckpointRule, path: Path | None) -> str:
+    """The one command that makes the missing baseline."""
+    settings = str(request.settings_file) if request.settings_file else None
+    return baseline.eval_command(
+        rule.reference or "REFERENCE", settings=settings, path=str(path) if path else None
+    )
+
+
+def _report(
+    request: Request,
+    subject: Subject,
+    decided: Verdict,
+    result: EvalResult | None = None,
+    info: BaselineInfo | None = None,
+) -> Report:
+    return Report(
+        gate_version=__version__,
+        checkpoint=subject.checkpoint.source,
+        revision=subject.checkpoint.revision,
+        command=request.command,
+        settings=request.settings.model_dump(mode="json"),
+        lint=subject.lint,
+        size=subject.size,
+        evaluation=result,
+        baseline=info,
+        verdict=decided,
+        date=now(),
+        duration_s=round(time.monotonic() - subject.started, 1),
+    )

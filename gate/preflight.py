@@ -1,0 +1,144 @@
+"""Whether the evaluation can be run here, found out before any weight is read."""
+
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from gate.errors import BackendUnavailableError, GateError
+
+EVAL_PACKAGES = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "lm_eval": "lm-eval",
+    "accelerate": "accelerate",
+    "langdetect": "langdetect",
+    "nltk": "nltk",
+    "immutabledict": "immutabledict",
+}
+"""Import name to distribution, of what evaluation needs."""
+
+INSTALL_EVAL = "pip install 'quant-gate[eval]'"
+
+WORKSPACE_BYTES = 5 * 2**29
+"""Beside the model: libraries, activations, KV cache and logits of one batch (2.5 GiB)."""
+MODEL_FACTOR = 1.3
+"""Decoding and fusing hold up to this much of the decoded model."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of `gate doctor`.
+
+    Attributes:
+        detail: What was found.
+        error: What stands in the way; None if nothing does.
+    """
+
+    name: str
+    detail: str
+    error: GateError | None = None
+
+
+def require_packages() -> None:
+    """Refuse to start without what evaluation imports.
+
+    Raises:
+        BackendUnavailableError: With the install line.
+    """
+    missing = [name for module, name in EVAL_PACKAGES.items() if not _installed(module)]
+    if missing:
+        raise BackendUnavailableError(
+            f"evaluation needs {', '.join(missing)}: not installed",
+            f"Run: {INSTALL_EVAL}",
+        )
+
+
+def require_memory(decoded_bytes: int, device_bytes: int | None = None) -> None:
+    """Refuse a model that does not fit, by the header's arithmetic.
+
+    Args:
+        decoded_bytes: The decoded model.
+        device_bytes: What can be used; None asks the machine.
+
+    Raises:
+        BackendUnavailableError: Naming what is needed and what there is.
+    """
+    needed = int(decoded_bytes * MODEL_FACTOR) + WORKSPACE_BYTES
+    available = _available_bytes() if device_bytes is None else device_bytes
+    if needed > available:
+        raise BackendUnavailableError(
+            f"the decoded model takes {_gib(decoded_bytes)}; evaluating it needs about "
+            f"{_gib(needed)} and {_gib(available)} are free",
+            "Free memory, or run on a machine that has it.",
+        )
+
+
+def doctor(extra: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    """Every check of this machine, then those of the settings.
+
+    Args:
+        extra: Checks that need the packages; not made without them.
+    """
+    yield Check("python", platform.python_version())
+    yield attempt("evaluation packages", _package_versions)
+    if all(_installed(module) for module in EVAL_PACKAGES):
+        yield attempt("devices", _devices)
+        yield from extra()
+
+
+def attempt(name: str, check: Callable[[], str]) -> Check:
+    """One check whose `GateError` becomes its finding."""
+    try:
+        return Check(name, check())
+    except GateError as error:
+        return Check(name, "", error)
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _package_versions() -> str:
+    require_packages()
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in versions())
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what a result depends on."""
+    return {
+        name: importlib.metadata.version(name)
+        for module, name in {
+            **EVAL_PACKAGES,
+            "tokenizers": "tokenizers",
+            "datasets": "datasets",
+        }.items()
+        if _installed(module)
+    }
+
+
+def _devices() -> str:
+    import torch
+
+    disk = shutil.disk_usage(".").free
+    memory = f"{_gib(_available_bytes())} memory and {_gib(disk)} disk free"
+    if not torch.cuda.is_available():
+        return f"CPU ({torch.get_num_threads()} threads), {memory}"
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return f"{', '.join(names)}, {memory}"
+
+
+def _available_bytes() -> int:
+    """Free memory of all CUDA devices, else of the host."""
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        return sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
+    return int(psutil.virtual_memory().available)
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
