@@ -6,6 +6,9 @@ the checkpoint: it collects `Problem`s, and the rule of the same name reports th
 
 import json
 import math
+import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +23,11 @@ CONFIG_MAX_BYTES = 64 * 2**20
 """A larger JSON file is not read: the biggest public index has 8 MB."""
 
 LFS_MAGIC = b"version https://git-lfs"
+LFS_MAX_BYTES = 1024
+"""A pointer is smaller. Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md"""
+
+SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<total>\d{5})\.")
+SHARDS_MAX = 4096
 
 DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
@@ -136,8 +144,19 @@ class Checkpoint:
     @property
     def broken_files(self) -> frozenset[str]:
         """Weight files whose data cannot be trusted to be where the header says."""
-        rules = {"shard-truncated", "header-unreadable", "lfs-pointer", "shard-missing"}
-        return frozenset(p.file for p in self.problems if p.rule in rules and p.file)
+        rules = {"shard-truncated", "header-unreadable", "shard-missing"}
+        return frozenset(
+            p.file
+            for p in self.problems
+            if p.file
+            and (p.rule in rules or (p.rule == "lfs-pointer" and p.file in self.weight_files))
+        )
+
+    @property
+    def quantization_pointer(self) -> str:
+        """Where config.json holds `quantization_config`, as a JSON pointer."""
+        nested = self.config.get("quantization_config") is None
+        return "/text_config/quantization_config" if nested else "/quantization_config"
 
     @property
     def text_config(self) -> Mapping[str, Any]:
@@ -186,6 +205,8 @@ def open_checkpoint(
     config = _read_json(path, "config.json", "config-json-unreadable", problems, required=True)
     weights = _read_weights(path, containers, problems)
     hf_quant = _read_json(path, "hf_quant_config.json", "quant-config-unreadable", problems)
+    files = tuple(sorted(entry.name for entry in path.iterdir() if _is_file(entry)))
+    problems += _pointers(path, files, problems)
     config = config or {}
     return Checkpoint(
         source=source or str(path),
@@ -194,8 +215,10 @@ def open_checkpoint(
         config=config,
         quantization_config=_declared(config, problems),
         hf_quant_config=hf_quant,
-        generation_config=_read_json(path, "generation_config.json", "generation-config-unreadable", problems),
-        files=tuple(sorted(entry.name for entry in path.iterdir() if entry.is_file())),
+        generation_config=_read_json(
+            path, "generation_config.json", "generation-config-unreadable", problems
+        ),
+        files=files,
         children=children,
         problems=tuple(problems),
         **weights,
@@ -205,7 +228,8 @@ def open_checkpoint(
 def _require_directory(path: Path) -> None:
     if not path.exists():
         raise SettingsError(
-            f"{path} does not exist", "Name the directory that holds config.json and the weights."
+            f"{path} does not exist",
+            "Name the directory that holds config.json and the weights, or org/name@revision.",
         )
     if not path.is_dir():
         raise SettingsError(
@@ -213,20 +237,32 @@ def _require_directory(path: Path) -> None:
         )
 
 
+def _is_file(path: Path) -> bool:
+    """Whether a regular file can be found there, through links; False for an impossible name."""
+    try:
+        return path.is_file()
+    except OSError:  # longer than the file system allows
+        return False
+
+
 def _children(path: Path, containers: Sequence[Container]) -> tuple[Path, ...]:
     """Nearest checkpoints below `path`, sorted, at most four levels down, links not followed."""
     found: list[Path] = []
     level = [path]
     for _ in range(4):
-        below = sorted(
-            entry
-            for directory in level
-            for entry in directory.iterdir()
-            if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith(".")
-        )
-        found += [entry for entry in below if is_checkpoint(entry, containers)]
-        level = [entry for entry in below if entry not in found]
+        below = sorted(entry for directory in level for entry in _directories(directory))
+        level = []
+        for entry in below:
+            (found if is_checkpoint(entry, containers) else level).append(entry)
     return tuple(found)
+
+
+def _directories(path: Path) -> list[Path]:
+    """What could hold a checkpoint; nothing where `path` may not be read."""
+    if not os.access(path, os.R_OK | os.X_OK):
+        return []
+    entries = (entry for entry in path.iterdir() if not entry.name.startswith("."))
+    return [entry for entry in entries if entry.is_dir() and not entry.is_symlink()]
 
 
 def _declared(config: Mapping[str, Any], problems: list[Problem]) -> Mapping[str, Any] | None:
@@ -256,7 +292,10 @@ def escapes(root: Path, name: str) -> bool:
     """
     if Path(name).is_absolute() or ".." in Path(name).parts:
         return True
-    target = (root / name).resolve()
+    try:
+        target = (root / name).resolve()
+    except (OSError, ValueError, RuntimeError):  # a NUL in the name, a link to itself
+        return True
     if target.is_relative_to(root.resolve()):
         return False
     blobs = root.resolve().parent.parent / "blobs"
@@ -268,14 +307,20 @@ def _read_json(
 ) -> Mapping[str, Any] | None:
     """Read a JSON object, or note under `rule` why not."""
     path = root / name
-    if not path.is_file():
+    if not os.path.lexists(path):
         if required:
-            problems.append(Problem(rule, f"{name} is missing", "Export the checkpoint again.", file=name))
+            problems.append(
+                Problem(
+                    rule, f"{name} is missing", f"Copy {name} from the unquantized model.", name
+                )
+            )
         return None
     problem = None
     try:
         if escapes(root, name):
             problem = "is a link that leads out of the checkpoint"
+        elif not path.is_file():
+            problem = "is no file"
         elif path.stat().st_size > CONFIG_MAX_BYTES:
             problem = f"has {path.stat().st_size:,} bytes: not a configuration"
         else:
@@ -303,26 +348,43 @@ def lfs_problem(name: str) -> Problem:
     )
 
 
+def _pointers(root: Path, files: Iterable[str], seen: Iterable[Problem]) -> Iterator[Problem]:
+    """Git LFS pointers among the files that opening does not read, such as the tokenizer's."""
+    known = {problem.file for problem in seen}
+    for name in files:
+        if name in known or escapes(root, name) or (root / name).stat().st_size > LFS_MAX_BYTES:
+            continue
+        try:
+            raw = (root / name).read_bytes()
+        except OSError:
+            continue  # whoever needs the file says so
+        if raw.startswith(LFS_MAGIC):
+            yield lfs_problem(name)
+
+
 def _read_weights(
     root: Path, containers: Sequence[Container], problems: list[Problem]
 ) -> dict[str, Any]:
     """The headers of the indexed shards, or of every weight file where there is no index."""
     for container in containers:
-        index = next(iter(sorted(root.glob(f"*{container.index_suffix}"))), None)
-        names = sorted(p.name for p in root.glob(f"*{container.suffix}"))
+        index = _index(root, container)
+        names = sorted(entry.name for entry in root.glob(f"*{container.suffix}"))
         if index is None and not names:
             continue
         weight_map = _read_index(root, index, problems) if index else None
-        wanted = _shards(root, weight_map, problems) if weight_map else names
+        if weight_map is not None:
+            counts = Counter(weight_map.values())
+        else:
+            counts = Counter(_unindexed(names, container.suffix))
+        wanted = _shards(root, counts, weight_map is not None, problems)
         tensors: dict[str, TensorInfo] = {}
         for name in wanted:
-            if escapes(root, name):
-                problems.append(_escape_problem(name))
-                continue
-            header = container.read_header(root / name, name)
+            header = _read_header(root, name, container)
             problems += header.problems
-            tensors |= {info.name: info for info in header.tensors}
-        if weight_map:
+            for info in header.tensors:
+                if info.name not in tensors or (weight_map or {}).get(info.name) == name:
+                    tensors[info.name] = info
+        if weight_map is not None:
             problems += _index_problems(weight_map, tensors, problems)
         return {
             "tensors": tensors,
@@ -334,9 +396,37 @@ def _read_weights(
     return {"tensors": {}, "weight_map": None, "weight_files": (), "container": None}
 
 
-def _read_index(
-    root: Path, index: Path, problems: list[Problem]
-) -> Mapping[str, str] | None:
+def _index(root: Path, container: Container) -> Path | None:
+    """The index; `model`'s own where another stands beside it."""
+    found = sorted(root.glob(f"*{container.index_suffix}"))
+    return next((path for path in found if path.name.startswith("model.")), next(iter(found), None))
+
+
+def _unindexed(names: Sequence[str], suffix: str) -> Iterator[str]:
+    """Weight files without an index: the single file, or every one and the shards that lack."""
+    single = f"model{suffix}"
+    if single in names:
+        yield single
+        return
+    yield from names
+    numbered = [match for name in names if (match := SHARD.match(name))]
+    for stem, total in {(match["stem"], match["total"]) for match in numbered}:
+        for number in range(1, min(int(total), SHARDS_MAX) + 1):
+            name = f"{stem}-{number:05}-of-{total}{suffix}"
+            if name not in names:
+                yield name
+
+
+def _read_header(root: Path, name: str, container: Container) -> Header:
+    try:
+        return container.read_header(root / name, name)
+    except OSError as error:
+        message = f"{name} cannot be read: {error.strerror}"
+        fix = f"Make {name} readable, or download it again."
+        return Header(problems=(Problem("header-unreadable", message, fix, name),))
+
+
+def _read_index(root: Path, index: Path, problems: list[Problem]) -> Mapping[str, str] | None:
     value = _read_json(root, index.name, "header-unreadable", problems)
     weight_map = value.get("weight_map") if value else None
     if isinstance(weight_map, dict) and all(isinstance(name, str) for name in weight_map.values()):
@@ -353,19 +443,22 @@ def _read_index(
     return None
 
 
-def _shards(root: Path, weight_map: Mapping[str, str], problems: list[Problem]) -> list[str]:
+def _shards(
+    root: Path, counts: Mapping[str, int], indexed: bool, problems: list[Problem]
+) -> list[str]:
+    """The named files that are there; `counts` says how many tensors an index places in each."""
     present = []
-    for name in sorted(set(weight_map.values())):
+    for name in sorted(counts):
         if escapes(root, name):
             problems.append(_escape_problem(name))
-        elif (root / name).is_file():
+        elif _is_file(root / name):
             present.append(name)
         else:
-            count = sum(file == name for file in weight_map.values())
+            why = f"the index places {counts[name]:,} tensors in it" if indexed else "others are"
             problems.append(
                 Problem(
                     "shard-missing",
-                    f"{name} is named by the index for {count} tensors and is not there",
+                    f"{name} is not there; {why}",
                     f"Upload or download {name} again.",
                     file=name,
                 )
@@ -389,10 +482,22 @@ def _index_problems(
     fix = "Rebuild the index from the shards' own headers."
     for name, file in weight_map.items():
         if file not in broken and (name not in tensors or tensors[name].file != file):
-            yield Problem("indexed-tensor-absent", f"the index places {name} in {file}, which lacks it", fix, file, name)
+            yield Problem(
+                "indexed-tensor-absent",
+                f"the index places {name} in {file}, which lacks it",
+                fix,
+                file,
+                name,
+            )
     for name, info in tensors.items():
         if name not in weight_map:
-            yield Problem("tensor-not-indexed", f"{info.file} holds {name}, which the index does not name", fix, info.file, name)
+            yield Problem(
+                "tensor-not-indexed",
+                f"{info.file} holds {name}, which the index does not name",
+                fix,
+                info.file,
+                name,
+            )
 
 
 def _no_weights(root: Path) -> Problem:
@@ -400,7 +505,7 @@ def _no_weights(root: Path) -> Problem:
     if pickles:
         return Problem(
             "no-weights",
-            f"only pickled weights ({', '.join(pickles[:3])}), which can run code when opened and are not read",
+            f"only pickled weights ({', '.join(pickles[:3])}): they can run code when opened",
             "Save the model as safetensors: model.save_pretrained(directory).",
             file=pickles[0],
         )

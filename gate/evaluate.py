@@ -75,6 +75,11 @@ class Backend(Protocol):
         """
         ...
 
+    @property
+    def bos(self) -> int | None:
+        """The token that the tokenizer puts before every text; None if none; before entering."""
+        ...
+
     def token_ids(self, text: str) -> "np.ndarray":
         """The text's tokens without special ones: int64, shape (tokens,); before entering."""
         ...

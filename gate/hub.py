@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from gate.errors import BackendUnavailableError
 
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+@[\w./-]+")
+"""Always with a revision: a verdict is about bytes, and `org/name` alone is a path."""
 
 WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 """Never pickles, never code."""
@@ -21,7 +22,7 @@ class Source(NamedTuple):
 
 
 def is_repository(name: str) -> bool:
-    """Whether `name` is `org/name` or `org/name@revision` rather than a path that exists."""
+    """Whether `name` is `org/name@revision` rather than a path that exists."""
     return REPOSITORY.fullmatch(name) is not None and not Path(name).exists()
 
 
@@ -38,7 +39,7 @@ def resolve(name: str) -> Source:
 
     repository, _, revision = name.partition("@")
     try:
-        path = snapshot_download(repository, revision=revision or None, allow_patterns=WANTED)
+        path = snapshot_download(repository, revision=revision, allow_patterns=WANTED)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise BackendUnavailableError(
             f"{name} cannot be fetched from the hub: {error}",

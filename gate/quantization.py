@@ -3,8 +3,6 @@
 One description of a format serves the rules, the size accounting and the evaluation.
 """
 
-import fnmatch
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from gate.errors import UnknownFormatError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from gate.checkpoint import Checkpoint, TensorInfo
 
 PACKED_DTYPES = frozenset({"U8", "I8", "I32", "F8_E4M3", "F8_E5M2", "F4"})
@@ -56,10 +56,16 @@ class Scheme:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a companion tensor has to be. `shapes` lists every accepted shape."""
+    """What one tensor of a layer has to be.
+
+    Attributes:
+        shapes: Every accepted shape; None where any will do.
+        stored_as: Its name on disk, below the module's.
+    """
 
     dtypes: frozenset[str]
     shapes: tuple[tuple[int, ...], ...] | None = None
+    stored_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,27 @@ class QuantizedLayer:
         return weight is not None and weight.dtype in PACKED_DTYPES
 
 
+@dataclass(frozen=True)
+class Declaration:
+    """What one configuration file says about quantization, whatever its shape on disk.
+
+    Attributes:
+        file: Where it was read.
+        quant_algo: As written; None where nothing is quantized.
+        exclude_modules: Patterns of modules that stay unquantized; None where no list is given.
+        quantized_layers: Module, or parent of modules, to its own declaration.
+        unknown: JSON pointer to every algorithm's name that no version of the format has.
+    """
+
+    file: str
+    quant_algo: str | None
+    kv_cache_quant_algo: str | None
+    group_size: int | None
+    exclude_modules: tuple[str, ...] | None
+    quantized_layers: Mapping[str, Mapping[str, Any]] | None
+    unknown: Mapping[str, str] = field(default_factory=dict)
+
+
 class Format(Protocol):
     """One way of storing quantized weights."""
 
@@ -107,6 +134,10 @@ class Format(Protocol):
 
     def algorithms(self, checkpoint: "Checkpoint") -> Mapping[str, bool]:
         """Every algorithm that is declared, and whether it can be decoded here."""
+        ...
+
+    def declarations(self, checkpoint: "Checkpoint") -> Sequence[Declaration]:
+        """What each configuration file declares, the one that most runtimes prefer first."""
         ...
 
     def weight_bits(self, checkpoint: "Checkpoint") -> int | None:
@@ -175,7 +206,12 @@ def _e4m3(code: int) -> float:
 E4M3 = tuple(_e4m3(code) for code in range(256))
 """Value of each FP8 code. Source: arXiv 2209.05433, table 1 (E4M3: no infinities)."""
 
-E2M1 = tuple(sign * value for sign in (1.0, -1.0) for value in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0))
+E2M1 = tuple(
+    # Code 8 is minus zero; ModelOpt decodes it as plus zero, and adding 0.0 does the same.
+    sign * value + 0.0
+    for sign in (1.0, -1.0)
+    for value in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+)
 """Value of each FP4 code. Source: OCP Microscaling Formats 1.0, table 6."""
 
 E8M0 = tuple(2.0 ** (code - 127) for code in range(255)) + (float("nan"),)
@@ -184,29 +220,59 @@ E8M0 = tuple(2.0 ** (code - 127) for code in range(255)) + (float("nan"),)
 E2M1_PAIRS = tuple((E2M1[byte & 0xF], E2M1[byte >> 4]) for byte in range(256))
 """The two values in one byte, the low nibble first."""
 
-LOOKUP_CHUNK = 1 << 22
-"""Codes decoded at a time: bounds the index array, which takes 4 bytes a code."""
+LOOKUP_CHUNK = 1 << 18
+"""Codes decoded at a time: index and values stay in the processor's cache (benchmarks/decode.py)."""
 
 
-def lookup(table: Sequence[Any], codes: Any, xp: Any) -> Any:
+def lookup(table: Sequence[Any], codes: "np.ndarray", xp: Any) -> Any:
     """Decode by table: float32, shape `codes.shape` + the shape of a table entry.
 
     Args:
         table: The value of each code.
-        codes: uint8, any shape.
+        codes: uint8, any shape, as a container reads them.
         xp: numpy or torch.
     """
     values = xp.asarray(table, dtype=xp.float32)
-    flat = xp.asarray(codes).reshape(-1)
+    flat = codes.reshape(-1)
     out = xp.empty((flat.shape[0], *values.shape[1:]), dtype=xp.float32)
     for begin in range(0, flat.shape[0], LOOKUP_CHUNK):
-        chunk = xp.asarray(flat[begin : begin + LOOKUP_CHUNK], dtype=xp.int32)
-        out[begin : begin + LOOKUP_CHUNK] = values[chunk]
+        chunk = flat[begin : begin + LOOKUP_CHUNK].astype("int64")
+        out[begin : begin + LOOKUP_CHUNK] = values[xp.asarray(chunk)]
     return out.reshape((*codes.shape, *values.shape[1:]))
 
 
-def decode_float(raw: Any, dtype: str, xp: Any) -> Any:
+def count_values(raw: Any, dtype: str) -> tuple[Any, Any]:
+    """The values that a tensor holds, float32, and how often each, int64; both of one length.
+
+    Codes of one byte are counted, not decoded: a block scale has few of them and many elements.
+
+    Args:
+        raw: Raw codes, as numpy.
+        dtype: safetensors' name of a floating-point dtype, or U8 for E8M0.
+
+    Raises:
+        ValueError: `dtype` is not a floating-point one.
+    """
+    import numpy as np
+
+    flat = np.asarray(raw).reshape(-1)
+    if flat.dtype != np.uint8:
+        values = decode_float(flat, dtype, np)
+        return values, np.ones(len(values), np.int64)
+    counts = np.zeros(256, np.int64)
+    for begin in range(0, len(flat), LOOKUP_CHUNK):
+        counts += np.bincount(flat[begin : begin + LOOKUP_CHUNK], minlength=256)
+    codes = np.flatnonzero(counts).astype(np.uint8)
+    return decode_float(codes, dtype, np), counts[codes]
+
+
+def decode_float(raw: "np.ndarray", dtype: str, xp: Any) -> Any:
     """Raw codes of a floating-point tensor to float32, same shape.
+
+    Args:
+        raw: As a container reads them; copied, since mapped files are read-only.
+        dtype: safetensors' name; U8 stands for E8M0, as ModelOpt stores MX scales.
+        xp: numpy or torch.
 
     Raises:
         ValueError: `dtype` is not a floating-point one.
@@ -217,34 +283,7 @@ def decode_float(raw: Any, dtype: str, xp: Any) -> Any:
         return lookup(E8M0, raw, xp)
     if dtype == "BF16":
         # A BF16 is the upper half of a float32.
-        return (xp.asarray(raw, dtype=xp.int32) << 16).view(xp.float32)
+        return xp.asarray((raw.astype("uint32") << 16).view("float32"))
     if dtype in {"F16", "F32", "F64"}:
-        return xp.asarray(raw, dtype=xp.float32)
+        return xp.asarray(raw.astype("float32"))
     raise ValueError(f"{dtype} is not a floating-point dtype")
-
-
-MAX_PATTERN = 400
-"""Characters of an exclusion entry that are looked at."""
-
-
-def matches_module(module: str, pattern: str) -> bool:
-    """Whether an exclusion entry names `module` or one of its ancestors.
-
-    Entries are matched as glob patterns, `re:` entries as regular expressions: the reading
-    that accepts every public checkpoint. An expression that could run away (a repeated group,
-    more than three unbounded repeats) matches nothing.
-    """
-    if len(pattern) > MAX_PATTERN:
-        return False
-    parts = module.split(".")
-    names = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
-    if pattern.startswith("re:"):
-        expression = pattern[3:]
-        if re.search(r"\)[*+{]", expression) or len(re.findall(r"[*+{]", expression)) > 3:
-            return False
-        try:
-            compiled = re.compile(expression)
-        except (re.error, RecursionError, OverflowError):
-            return False
-        return any(compiled.fullmatch(name) for name in names)
-    return any(fnmatch.fnmatchcase(name, pattern) for name in names)

@@ -273,6 +273,7 @@ class EvalResult(Record):
         config_digest: SHA-256 over config.json without its quantization.
         tokenizer_digest: SHA-256 over the tokenizer's files.
         chat_template_sha: SHA-256 of the template that was used.
+        weight_bits: The lowest declared width of a weight; 16 for an unquantized checkpoint.
         kernel: How quantized layers were computed, in words.
         batch_size: Documents that were generated together.
         seed: Of the order of documents.
@@ -288,6 +289,7 @@ class EvalResult(Record):
     tokenizer_digest: str
     chat_template_sha: str | None
     format: str | None
+    weight_bits: int | None = None
     backend: str
     device: str
     dtype: str
@@ -330,7 +332,8 @@ class Comparison(Record):
         ci_low, ci_high: 95 % interval of `retention`, paired.
         threshold: The limit as written in the settings; None for an advisory metric.
         n: Documents or windows.
-        budget: Points that may be lost net; None where that is not the rule.
+        budget: Points that may be lost net, whole where scores are; None where that is not the rule.
+        higher_is_better: False for perplexity and for error rates.
         net_loss, losses, gains: Points lost less points gained, lost, and gained.
         flips: Share of documents whose score changed.
         method: The deciding rule in words.
@@ -349,7 +352,8 @@ class Comparison(Record):
     ci_high: float | None
     threshold: Decimal | None
     n: int
-    budget: int | None = None
+    budget: int | float | None = None
+    higher_is_better: bool = True
     net_loss: float | None = None
     losses: float | None = None
     gains: float | None = None

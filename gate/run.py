@@ -21,7 +21,7 @@ from gate.journal import Journal
 from gate.quantization import require_decodable
 from gate.records import CanaryAnswer, Comparison, EvalResult
 from gate.request import Request, Subject
-from gate.settings import Metric, Settings
+from gate.settings import Metric, PerplexityText, Settings
 
 
 class Run:
@@ -81,7 +81,7 @@ class Run:
             {text.name: text.tokens_digest for text in stored.perplexities}
             if stored
             else {
-                metric.perplexity.label: drift.tokens_digest(self._windows(metric.perplexity))
+                metric.perplexity.label: self._tokens_digest(metric.perplexity)
                 for metric in self.settings.perplexity_metrics
             }
         )
@@ -93,10 +93,14 @@ class Run:
             backend=self.settings.backend,
             activations=self.settings.activations,
             tokens_digests=digests,
-            device=self.backend.device,
-            dtype=self.backend.dtype,
+            device=self.backend.device or None,
+            dtype=self.backend.dtype or None,
             versions=self.backend.versions,
         )
+
+    def _tokens_digest(self, text: PerplexityText) -> str:
+        content = self._contents[text.label]
+        return drift.tokens_digest(drift.text_windows(self.backend, text, content))
 
     def texts(self) -> None:
         """Every perplexity, and the rounding floor on the first text."""
@@ -221,8 +225,10 @@ def _read_texts(settings: Settings, root: Path) -> dict[str, str]:
     return contents
 
 
-def _harness(settings: Settings, checkpoint: Checkpoint, root: Path) -> Harness:
-    """Every task's requests, built by the checkpoint's own tokenizer."""
+def _harness(settings: Settings, checkpoint: Checkpoint, root: Path) -> Harness | None:
+    """Every task's requests, built by the checkpoint's own tokenizer; None without tasks."""
+    if not settings.task_runs:
+        return None
     tokenizer = load_tokenizer(checkpoint.path, settings.trust_remote_code)
     return Harness(
         settings.task_runs, tokenizer, root, settings.include_path, settings.allow_unsafe_tasks

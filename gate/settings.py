@@ -119,6 +119,9 @@ class PerplexityMetric(Part):
     max_ratio: Limit | Literal["by-weight-bits"] | None = None
 
 
+Metric = TaskMetric | PerplexityMetric
+
+
 class TaskRun(Part):
     """One task as it is run once, for all of its metrics."""
 
@@ -151,7 +154,7 @@ class Settings(Part):
     allow_unsafe_tasks: tuple[str, ...] = ()
     include_path: str | None = None
     checkpoints: tuple[CheckpointRule, ...] = ()
-    metrics: tuple[TaskMetric | PerplexityMetric, ...] = Field(min_length=1)
+    metrics: tuple[Metric, ...] = Field(min_length=1)
     ignore: dict[str, str] = {}
 
     @property

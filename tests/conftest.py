@@ -1,7 +1,7 @@
 """Real exports, made once a session, and where the shared data lies."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,3 +38,23 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"{SHARED_DATA.name}: the shared data sets are not on this machine")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def sentence_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """NLTK's sentence data, which lm-eval's IFEval scorer wants; trained here if it is absent."""
+    import nltk
+
+    from gate import demo
+
+    try:
+        nltk.data.find("tokenizers/punkt_tab/english/")
+    except LookupError:
+        directory = tmp_path_factory.mktemp("nltk_data")
+        demo.make_sentence_data(directory)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("NLTK_DATA", str(directory))
+            patch.setattr(nltk.data, "path", [*nltk.data.path, str(directory)])
+            yield
+    else:
+        yield

@@ -28,6 +28,9 @@ TORCH_DTYPES = {
 }  # fmt: skip
 """safetensors' names of what a model holds as it is stored."""
 
+MALFORMED = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+"""What transformers raises on a configuration that it cannot make sense of."""
+
 HEADROOM = 1.2
 """Device memory per byte of weights: activations and the KV cache need the rest."""
 
@@ -76,12 +79,12 @@ def load(
             else:
                 dtype = _dtype(checkpoint, config)
                 tensors = _lazy_tensors(checkpoint, form, dtype, progress)
-                options["generation_config"] = _generation_config(checkpoint.path)
                 model, info = model_class.from_pretrained(
                     None, state_dict=tensors, dtype=dtype, **options
                 )
                 model.name_or_path = model.config.name_or_path = str(checkpoint.path)
-        except (RuntimeError, MemoryError) as error:
+                model.generation_config = _generation_config(checkpoint.path)
+        except (MemoryError, *MALFORMED) as error:
             raise out_of_memory(error, "loading the weights") or BackendError(
                 f"transformers cannot load {checkpoint.source}: {error}",
                 "Validate the checkpoint first: gate lint " + checkpoint.source,
@@ -146,14 +149,15 @@ def _stored(checkpoint: Checkpoint, info: TensorInfo) -> "torch.Tensor":
 
 def _config(checkpoint: Checkpoint, trust_remote_code: bool) -> Any:
     """The model's configuration without its quantization."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(
             checkpoint.path, trust_remote_code=trust_remote_code, local_files_only=True
         )
-    except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
-        raise _unsupported(checkpoint, str(error).splitlines()[0]) from error
+    except (StrictDataclassError, *MALFORMED) as error:
+        raise _unsupported(checkpoint, " ".join(str(error).split())) from error
     for part in (config, getattr(config, "text_config", None)):
         if getattr(part, "quantization_config", None) is not None:
             del part.quantization_config
@@ -205,22 +209,24 @@ def _dtype(checkpoint: Checkpoint, config: Any) -> "torch.dtype":
 
 
 def _generation_config(path: Path) -> Any:
-    """generation_config.json, as transformers reads it when it loads from the directory."""
+    """What transformers generates by when it loads from the directory itself."""
     from transformers import GenerationConfig
 
-    if not (path / "generation_config.json").is_file():
-        return None
-    return GenerationConfig.from_pretrained(path, local_files_only=True)
+    if (path / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(path, local_files_only=True)
+    return GenerationConfig.from_pretrained(
+        path, config_file_name="config.json", local_files_only=True, _from_model_config=True
+    )
 
 
 def _placement(checkpoint: Checkpoint, form: Format | None) -> dict[str, Any]:
     """Where the weights go: the fewest CUDA devices, emptiest first; else the CPU."""
     import torch
 
-    from gate.size import decoded_bytes
-
     if not torch.cuda.is_available():
         return {}
+    from gate.size import decoded_bytes
+
     free = {i: torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())}
     chosen = fewest_devices(free, int(HEADROOM * decoded_bytes(checkpoint, form)))
     if len(chosen) == 1:

@@ -24,6 +24,8 @@ class Replay:
         weights_digest: Of the checkpoint that is judged; a result of other bytes is refused.
     """
 
+    bos: int | None = None
+
     def __init__(self, stored: EvalResult, weights_digest: str) -> None:
         if stored.weights_digest != weights_digest:
             raise BaselineMismatchError(

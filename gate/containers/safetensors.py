@@ -18,6 +18,12 @@ from gate.errors import CheckpointError
 HEADER_MAX_BYTES = 100 * 2**20
 """The reference reader's own limit."""
 
+NAME_MAX = 1024
+"""Characters of a tensor's name: the longest public ones have about 120."""
+
+RANK_MAX = 64
+"""Dimensions of a tensor: torch's own limit."""
+
 RAW_DTYPES = {
     "BOOL": np.uint8, "U8": np.uint8, "I8": np.int8, "I16": np.int16, "U16": np.uint16,
     "I32": np.int32, "U32": np.uint32, "I64": np.int64, "U64": np.uint64, "F16": np.float16,
@@ -40,7 +46,7 @@ class Safetensors:
             if start == LFS_MAGIC:
                 return Header(problems=(lfs_problem(name),))
             if len(start) < 8:
-                return _unreadable(name, f"has {size} bytes: too short for a safetensors header")
+                return Header(problems=(_truncated(name, size, 8),))
             (length,) = struct.unpack("<Q", start[:8])
             if length > HEADER_MAX_BYTES:
                 return _unreadable(name, f"claims a header of {length:,} bytes")
@@ -78,11 +84,11 @@ class Safetensors:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        names = [key for key, _ in pairs]
-        twice = next(key for key in names if names.count(key) > 1)
-        raise ValueError(f"{twice!r} stands in it twice")
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        if key in value:
+            raise ValueError(f"{key!r} stands in it twice")
+        value[key] = item
     return value
 
 
@@ -92,15 +98,13 @@ def _header(name: str, entries: dict[str, Any], data_bytes: int) -> Header:
     for tensor, entry in entries.items():
         try:
             tensors.append(_tensor(tensor, entry, name))
-        except (TypeError, ValueError, KeyError) as error:
-            problems.append(_problem(name, f"tensor {tensor}: {error}", tensor))
+        except ValueError as error:
+            problems.append(_problem(name, f"tensor {tensor[:NAME_MAX]!r}: {error}"))
     problems += _layout_problems(name, tensors)
     end = max((info.data_offsets[1] for info in tensors), default=0)
     if end != data_bytes and not problems:
         problems.append(_truncated(name, data_bytes, end))
-    return Header(
-        tuple(tensors), metadata if isinstance(metadata, dict) else {}, tuple(problems)
-    )
+    return Header(tuple(tensors), metadata if isinstance(metadata, dict) else {}, tuple(problems))
 
 
 def _tensor(tensor: str, entry: Any, file: str) -> TensorInfo:
@@ -111,17 +115,34 @@ def _tensor(tensor: str, entry: Any, file: str) -> TensorInfo:
     """
     if not isinstance(entry, dict):
         raise ValueError("its header entry is not an object")
+    if len(tensor) > NAME_MAX:
+        raise ValueError(f"its name has {len(tensor):,} characters")
+    tensor.encode()  # a lone surrogate can be neither printed nor stored
+    missing = {"dtype", "shape", "data_offsets"} - entry.keys()
+    if missing:
+        raise ValueError(f"its header entry lacks {', '.join(sorted(missing))}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in DTYPE_BITS:
-        raise ValueError(f"unknown dtype {dtype!r}")
-    numbers = [*shape, *offsets]
-    if len(offsets) != 2 or not all(type(n) is int and 0 <= n < 2**62 for n in numbers):
-        raise ValueError(f"impossible shape {shape} or offsets {offsets}")
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
+        raise ValueError(f"unknown dtype {str(dtype)[:40]!r}")
+    if not (_are_sizes(shape, RANK_MAX) and _are_sizes(offsets, 2) and len(offsets) == 2):
+        raise ValueError("its shape or its data_offsets are no lists of sizes")
     begin, end = offsets
-    bits = math.prod(shape) * DTYPE_BITS[dtype]
-    if bits != 8 * (end - begin):
-        raise ValueError(f"{dtype} {shape} takes {bits / 8:,.0f} bytes, its offsets {end - begin:,}")
+    bits = DTYPE_BITS[dtype]
+    row_bits = bits * (shape[-1] if shape else 1)
+    if row_bits % 8:
+        raise ValueError(f"{dtype} {shape} does not fill whole bytes")
+    needed = math.prod(shape) * bits // 8
+    if needed != end - begin:
+        raise ValueError(f"{dtype} {shape} takes {needed:,} bytes, its offsets {end - begin:,}")
     return TensorInfo(tensor, dtype, tuple(shape), (begin, end), file)
+
+
+def _are_sizes(value: Any, most: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= most
+        and all(type(size) is int and 0 <= size < 2**62 for size in value)
+    )
 
 
 def _layout_problems(name: str, tensors: list[TensorInfo]) -> Iterator[Problem]:
@@ -131,7 +152,7 @@ def _layout_problems(name: str, tensors: list[TensorInfo]) -> Iterator[Problem]:
         if info.data_offsets[0] != expected:
             yield _problem(
                 name,
-                f"tensor {info.name} begins at byte {info.data_offsets[0]:,} of the data, not at {expected:,}",
+                f"tensor {info.name} begins at byte {info.data_offsets[0]:,}, not at {expected:,}",
                 info.name,
             )
             return

@@ -12,17 +12,24 @@ from typing import Any
 
 from gate.checkpoint import Checkpoint, TensorInfo
 from gate.errors import UnknownFormatError
+from gate.formats.modelopt_config import (
+    MIXED,
+    Exclusions,
+    declaration,
+    is_modelopt,
+    is_modelopt_method,
+)
 from gate.quantization import (
     E2M1_PAIRS,
     E4M3,
     FLOAT_DTYPES,
+    Declaration,
     QuantizedLayer,
     Role,
     Scheme,
     TensorSpec,
     decode_float,
     lookup,
-    matches_module,
 )
 
 SUFFIXES = {
@@ -128,92 +135,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "W8A16": Algorithm(8),
     "W8A8_SQ_PER_CHANNEL": Algorithm(8),
 }
-"""Every known `quant_algo`, upper case. Source: ModelOpt 0.47 and TensorRT-LLM `QuantAlgo`."""
-
-MIXED = "MIXED_PRECISION"
-KV_ALGORITHMS = frozenset({"FP8", "INT8", "NVFP4", "NVFP4_AFFINE"})
-
-
-@dataclass(frozen=True)
-class Declaration:
-    """What one configuration file says, whichever of the two on-disk shapes it has.
-
-    Attributes:
-        file: Where it was read.
-        quant_algo: As written; None where nothing is quantized.
-        exclude_modules: Patterns of modules that stay unquantized.
-        quantized_layers: Module, or parent of modules, to its own declaration.
-    """
-
-    file: str
-    quant_algo: str | None
-    kv_cache_quant_algo: str | None
-    group_size: int | None
-    exclude_modules: tuple[str, ...] | None
-    quantized_layers: Mapping[str, Mapping[str, Any]] | None
-
-
-def declarations(checkpoint: Checkpoint) -> tuple[Declaration, ...]:
-    """What config.json and hf_quant_config.json declare, in the order runtimes read them.
-
-    Source: vLLM and SGLang prefer config.json, TensorRT-LLM hf_quant_config.json.
-    """
-    found = []
-    in_config = checkpoint.quantization_config
-    if in_config is not None and _is_modelopt(in_config):
-        found.append(_declaration("config.json", in_config))
-    if checkpoint.hf_quant_config is not None:
-        found.append(_declaration("hf_quant_config.json", checkpoint.hf_quant_config))
-    return tuple(found)
-
-
-def _is_modelopt(config: Mapping[str, Any]) -> bool:
-    producer = config.get("producer")
-    name = producer.get("name") if isinstance(producer, Mapping) else None
-    method = config.get("quant_method")
-    nested = isinstance(config.get("quantization"), Mapping)
-    return method in {"modelopt", "modelopt_fp4", "modelopt_mixed"} or (
-        method is None and (name == "modelopt" or nested or "quant_algo" in config)
-    )
-
-
-def _declaration(file: str, config: Mapping[str, Any]) -> Declaration:
-    nested = config.get("quantization")
-    body = nested if isinstance(nested, Mapping) else config
-    algo, group_size = body.get("quant_algo"), body.get("group_size")
-    exclude = body.get("exclude_modules", body.get("ignore"))
-    layers = body.get("quantized_layers")
-    return Declaration(
-        file=file,
-        quant_algo=algo if isinstance(algo, str) else None,
-        kv_cache_quant_algo=_kv_algo(body),
-        group_size=group_size if type(group_size) is int else _config_groups_size(body),
-        exclude_modules=_strings(exclude),
-        quantized_layers={name: entry for name, entry in layers.items() if isinstance(entry, Mapping)}
-        if isinstance(layers, Mapping)
-        else None,
-    )
-
-
-def _strings(value: Any) -> tuple[str, ...] | None:
-    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else None
-
-
-def _kv_algo(body: Mapping[str, Any]) -> str | None:
-    algo = body.get("kv_cache_quant_algo", body.get("kv_cache_scheme"))
-    if isinstance(algo, Mapping):
-        return "FP8" if (algo.get("num_bits"), algo.get("type")) == (8, "float") else None
-    return algo if isinstance(algo, str) else None
-
-
-def _config_groups_size(body: Mapping[str, Any]) -> int | None:
-    groups = body.get("config_groups")
-    if not isinstance(groups, Mapping) or len(groups) != 1:
-        return None
-    (group,) = groups.values()
-    weights = group.get("weights") if isinstance(group, Mapping) else None
-    size = weights.get("group_size") if isinstance(weights, Mapping) else None
-    return size if type(size) is int else None
+"""By `quant_algo`, upper case. Source: ModelOpt 0.47 and TensorRT-LLM `QuantAlgo`."""
 
 
 def algorithm(name: str | None) -> Algorithm | None:
@@ -228,16 +150,39 @@ class ModelOpt:
 
     def matches(self, checkpoint: Checkpoint) -> bool:
         """A ModelOpt declaration that quantizes something."""
-        return any(found.quant_algo for found in declarations(checkpoint))
+        return any(found.quant_algo for found in self.declarations(checkpoint))
+
+    def declarations(self, checkpoint: Checkpoint) -> tuple[Declaration, ...]:
+        """What config.json and hf_quant_config.json declare, in the order runtimes read them.
+
+        Source: vLLM and SGLang prefer config.json, TensorRT-LLM hf_quant_config.json.
+        """
+        found = []
+        in_config = checkpoint.quantization_config
+        if in_config is not None and is_modelopt(in_config):
+            found.append(declaration("config.json", in_config, checkpoint.quantization_pointer))
+        if checkpoint.hf_quant_config is not None:
+            found.append(declaration("hf_quant_config.json", checkpoint.hf_quant_config, ""))
+        return tuple(found)
 
     def algorithms(self, checkpoint: Checkpoint) -> Mapping[str, bool]:
-        """Declared algorithms, per layer where mixed, and whether each can be decoded."""
-        names = {_effective(checkpoint).quant_algo or ""}
-        if MIXED in {name.upper() for name in names}:
-            layers = _effective(checkpoint).quantized_layers or {}
-            names = {str(entry.get("quant_algo")) for entry in layers.values()}
-        known = {name: algorithm(name) for name in names}
-        return {name: algo is not None and algo.decode is not None for name, algo in known.items()}
+        """Declared algorithms, per layer where mixed, and whether each can be decoded.
+
+        Another method that config.json declares for the other layers is one of them.
+        """
+        declared = self._effective(checkpoint)
+        names = {declared.quant_algo or ""}
+        if declared.quant_algo and declared.quant_algo.upper() == MIXED:
+            layers = declared.quantized_layers or {}
+            names = {
+                algo
+                for entry in layers.values()
+                if isinstance(algo := entry.get("quant_algo"), str)
+            }
+        known = {name: algorithm(name) for name in sorted(names)}
+        found = {name: algo is not None and algo.decode is not None for name, algo in known.items()}
+        other = _other_method(checkpoint)
+        return found | ({other: False} if other else {})
 
     def weight_bits(self, checkpoint: Checkpoint) -> int | None:
         """The lowest declared weight width in bits."""
@@ -246,10 +191,18 @@ class ModelOpt:
 
     def layers(self, checkpoint: Checkpoint) -> Iterator[QuantizedLayer]:
         """See `Format.layers`."""
-        declared = _effective(checkpoint)
+        declared = self._effective(checkpoint)
+        excluded = Exclusions(declared.exclude_modules or ())
+        other = _other_method(checkpoint)
         for module, tensors in _modules(checkpoint).items():
-            algo, group_size = _declared_for(module, declared)
-            marks = len(tensors) > 1 or any(i.dtype not in FLOAT_DTYPES for i in tensors.values())
+            algo, group_size = "", None
+            if module not in excluded:
+                algo, group_size = _declared_for(module, declared)
+            marks = tensors.keys() - {Role.WEIGHT} or any(
+                info.dtype not in FLOAT_DTYPES for info in tensors.values()
+            )
+            if other and not algo:
+                continue
             if marks or (algo and _is_linear(module, tensors)):
                 yield _layer(checkpoint, module, algo, group_size, tensors)
 
@@ -263,25 +216,34 @@ class ModelOpt:
         known = algorithm(layer.algo)
         if known is None or known.decode is None:
             raise UnknownFormatError(
-                f"{layer.name} is stored as {layer.algo or 'an undeclared format'}, which has no decoder",
+                f"{layer.name} is stored as {layer.algo or 'undeclared'}, which has no decoder",
                 "Judge it statically with gate lint.",
+            )
+        if Role.PRE_QUANT_SCALE in layer.tensors:
+            raise UnknownFormatError(
+                f"{layer.name} has a pre_quant_scale, which {layer.algo} does not know",
+                "Declare the algorithm that smoothed it, and judge it statically with gate lint.",
             )
         return known.decode(layer, xp)
 
+    def _effective(self, checkpoint: Checkpoint) -> Declaration:
+        """The declaration that runtimes act on: the first file, gaps filled from the second."""
+        first, *rest = (found for found in self.declarations(checkpoint) if found.quant_algo)
+        for other in rest:
+            exclude = first.exclude_modules
+            first = replace(
+                first,
+                group_size=first.group_size or other.group_size,
+                exclude_modules=other.exclude_modules if exclude is None else exclude,
+                quantized_layers=first.quantized_layers or other.quantized_layers,
+            )
+        return first
 
-def _effective(checkpoint: Checkpoint) -> Declaration:
-    """The declaration that runtimes act on: the first file, gaps filled from the second."""
-    first, *rest = (d for d in declarations(checkpoint) if d.quant_algo)
-    for other in rest:
-        first = replace(
-            first,
-            group_size=first.group_size or other.group_size,
-            exclude_modules=first.exclude_modules
-            if first.exclude_modules is not None
-            else other.exclude_modules,
-            quantized_layers=first.quantized_layers or other.quantized_layers,
-        )
-    return first
+
+def _other_method(checkpoint: Checkpoint) -> str | None:
+    """The method that config.json names for layers outside ModelOpt's declaration."""
+    method = (checkpoint.quantization_config or {}).get("quant_method")
+    return None if method is None or is_modelopt_method(method) else str(method)
 
 
 def _modules(checkpoint: Checkpoint) -> Mapping[str, dict[Role, TensorInfo]]:
@@ -295,9 +257,7 @@ def _modules(checkpoint: Checkpoint) -> Mapping[str, dict[Role, TensorInfo]]:
 
 
 def _declared_for(module: str, declared: Declaration) -> tuple[str, int | None]:
-    """Algorithm ("" for none) and group size of one module."""
-    if any(matches_module(module, pattern) for pattern in declared.exclude_modules or ()):
-        return "", None
+    """Algorithm ("" for none) and group size of a module that is not excluded."""
     if (declared.quant_algo or "").upper() != MIXED:
         return declared.quant_algo or "", declared.group_size
     layers = declared.quantized_layers or {}
@@ -306,7 +266,9 @@ def _declared_for(module: str, declared: Declaration) -> tuple[str, int | None]:
         entry = layers.get(".".join(parts[:end]))
         if entry is not None:
             size = entry.get("group_size")
-            return str(entry.get("quant_algo") or ""), size if type(size) is int else None
+            return str(entry.get("quant_algo") or ""), size if type(
+                size
+            ) is int and size > 0 else None
     return "", None
 
 
@@ -343,18 +305,20 @@ def _expected(
 ) -> Mapping[Role, TensorSpec]:
     """What a layer of this scheme stores; scale shapes follow from the weight's."""
     packed = frozenset({"U8"} if scheme.num_bits == 4 else {"F8_E4M3"})
+    grouped = scheme.strategy == "tensor_group"
+    block = frozenset({"F8_E4M3"} if grouped else {"F32"})
     expected = {
-        Role.WEIGHT: TensorSpec(packed),
-        Role.WEIGHT_SCALE: TensorSpec(
-            frozenset({"F8_E4M3"} if scheme.strategy == "tensor_group" else {"F32"}),
-            _scale_shapes(scheme, weight),
-        ),
+        Role.WEIGHT: (packed, None),
+        Role.WEIGHT_SCALE: (block, _scale_shapes(scheme, weight)),
     }
-    if scheme.strategy == "tensor_group":
-        expected[Role.WEIGHT_GLOBAL_SCALE] = TensorSpec(frozenset({"F32"}), SCALAR)
+    if grouped:
+        expected[Role.WEIGHT_GLOBAL_SCALE] = (frozenset({"F32"}), SCALAR)
     if input_scheme and (not input_scheme.dynamic or input_scheme.strategy == "tensor_group"):
-        expected[Role.INPUT_SCALE] = TensorSpec(frozenset({"F32"}), SCALAR)
-    return expected
+        expected[Role.INPUT_SCALE] = (frozenset({"F32"}), SCALAR)
+    return {
+        role: TensorSpec(dtypes, shapes, STORED_AS[role])
+        for role, (dtypes, shapes) in expected.items()
+    }
 
 
 def _scale_shapes(scheme: Scheme, weight: TensorInfo | None) -> tuple[tuple[int, ...], ...] | None:
@@ -366,7 +330,12 @@ def _scale_shapes(scheme: Scheme, weight: TensorInfo | None) -> tuple[tuple[int,
     if scheme.strategy == "channel":
         return ((rows,), (rows, 1))
     if scheme.block_structure:
-        down, across = -(-rows // scheme.block_structure[0]), -(-columns // scheme.block_structure[1])
+        down, across = (
+            -(-rows // scheme.block_structure[0]),
+            -(-columns // scheme.block_structure[1]),
+        )
         return ((down, 1, across, 1), (down, across))
     assert scheme.group_size, "a grouped scheme has a group size"
-    return ((rows, columns * 2 // scheme.group_size),)
+    groups, rest = divmod(columns * 2, scheme.group_size)
+    # No shape is right where the group does not divide the row.
+    return () if rest else ((rows, groups),)

@@ -1,0 +1,387 @@
+"""Baselines: stored results, what they belong to, and whether they measured the same thing."""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from gate import records
+from gate.checkpoint import CONFIG_MAX_BYTES, Checkpoint, escapes
+from gate.errors import (
+    BaselineError,
+    BaselineMismatchError,
+    BaselineMissingError,
+    CheckpointError,
+    GateError,
+)
+from gate.records import EvalResult, TaskSetup
+
+DIRECTORY = "baselines"
+
+HASH_THREADS = 4
+"""SHA-256 releases the interpreter; beyond a few files at once the disk is the limit."""
+
+CONFIG_IGNORED = frozenset(
+    {"quantization_config", "compression_config", "transformers_version", "dtype", "torch_dtype"}
+)
+"""Keys of config.json that an export may change while the model stays the same."""
+
+TOKENIZER_STATE = frozenset({"truncation", "padding"})
+"""Parts of tokenizer.json that only remember the last call, e.g. the calibration's max_length."""
+
+TOKENIZER_DEFAULTS = frozenset({"ignore_merges", "byte_fallback", "fuse_unk"})
+"""Flags of the tokenizer's model that older files leave out when they are false."""
+
+TOKENIZER_FILES = ("tokenizer.model", "spiece.model", "tekken.json", "vocab.json", "vocab.txt",
+                   "merges.txt", "added_tokens.json")  # fmt: skip
+"""What defines a tokenizer where there is no tokenizer.json."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How a checkpoint is, or is about to be, measured.
+
+    Attributes:
+        tokens_digests: By the name of each perplexity text, see `PerplexityResult`.
+    """
+
+    setups: tuple[TaskSetup, ...]
+    template_sha: str | None
+    tokenizer_digest: str
+    config_digest: str
+    backend: str
+    activations: str
+    tokens_digests: Mapping[str, str] = field(default_factory=dict)
+    device: str | None = None
+    dtype: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, result: EvalResult) -> Self:
+        """The conditions of a stored result."""
+        return cls(
+            setups=result.setups,
+            template_sha=result.chat_template_sha,
+            tokenizer_digest=result.tokenizer_digest,
+            config_digest=result.config_digest,
+            backend=result.backend,
+            activations=result.activations,
+            tokens_digests={text.name: text.tokens_digest for text in result.perplexities},
+            device=result.device,
+            dtype=result.dtype,
+            versions=result.versions,
+        )
+
+
+def weights_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 over the names and contents of the weight files, whatever their order.
+
+    Raises:
+        CheckpointError: A weight file cannot be read, or leads out of the checkpoint.
+    """
+
+    def content(name: str) -> str:
+        if escapes(checkpoint.path, name):
+            raise CheckpointError(
+                f"{name} leads out of {checkpoint.path}", "Put the weights into the checkpoint."
+            )
+        try:
+            with (checkpoint.path / name).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise CheckpointError(
+                f"{checkpoint.path / name} cannot be read: {error}", "Check the file and the disk."
+            ) from error
+
+    names = sorted(checkpoint.weight_files)
+    with ThreadPoolExecutor(HASH_THREADS) as pool:
+        return _digest(list(zip(names, pool.map(content, names), strict=True)))
+
+
+def config_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 over config.json without its quantization and what only tells who wrote it."""
+    return _digest(_without_export(checkpoint.config))
+
+
+def tokenizer_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 over what makes tokens: vocabulary, merges, added tokens, normalizer and the like.
+
+    An export saves the tokenizer anew: with other whitespace, with the truncation of its
+    calibration, with newer files' spelling of merges. None of that changes a token.
+    """
+    raw = _text(checkpoint, "tokenizer.json")
+    value = _parsed(raw)
+    if not isinstance(value, dict):
+        contents = [
+            (name, _text(checkpoint, name)) for name in ("tokenizer.json", *TOKENIZER_FILES)
+        ]
+        return _digest([(name, text) for name, text in contents if text is not None])
+    model = value.get("model")
+    if isinstance(model, dict):
+        model = {k: v for k, v in model.items() if v is not False or k not in TOKENIZER_DEFAULTS}
+        if isinstance(model.get("merges"), list):
+            model["merges"] = [
+                m.split(" ", 1) if isinstance(m, str) else m for m in model["merges"]
+            ]
+        value = value | {"model": model}
+    return _digest({key: part for key, part in value.items() if key not in TOKENIZER_STATE})
+
+
+def template_sha(checkpoint: Checkpoint) -> str | None:
+    """SHA-256 of the chat template in the checkpoint; None without one.
+
+    Source: https://huggingface.co/docs/transformers/chat_templating (chat_template.jinja comes
+    before tokenizer_config.json).
+    """
+    template: Any = _text(checkpoint, "chat_template.jinja")
+    if template is None:
+        config = _parsed(_text(checkpoint, "tokenizer_config.json"))
+        template = config.get("chat_template") if isinstance(config, dict) else None
+    if isinstance(template, list):
+        named = [item for item in template if isinstance(item, dict)]
+        template = next((t.get("template") for t in named if t.get("name") == "default"), None)
+    if not isinstance(template, str) or not template:
+        return None
+    return hashlib.sha256(template.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def eval_command(
+    model: str, revision: str | None = None, *, settings: str | None = None, path: str | None = None
+) -> str:
+    """The shell command that makes a baseline.
+
+    Args:
+        settings: The settings file, if one is named.
+        path: Where the baseline goes; left out, a name after the model's in baselines/.
+    """
+    source = f"{model}@{revision}" if revision else model
+    name = path or f"{DIRECTORY}/{Path(model).name.lower() or 'baseline'}.json"
+    parts = ["gate", "eval", source, *(["--settings", settings] if settings else []), "-o", name]
+    return shlex.join(parts)
+
+
+def load(path: Path, command: str | None = None) -> EvalResult:
+    """Read a stored baseline.
+
+    Args:
+        command: What makes it; left out, the general form.
+
+    Raises:
+        BaselineMissingError: There is no such file.
+        GateError: It is unreadable, newer than this quant-gate, or something else.
+    """
+    if not path.is_file():
+        made = command or f"gate eval REFERENCE -o {shlex.quote(str(path))}"
+        raise BaselineMissingError(f"there is no baseline {path}", f"Make it: {made}")
+    return records.read(path, EvalResult)
+
+
+def find(
+    directory: Path,
+    conditions: Conditions,
+    *,
+    reference_digest: str | None = None,
+    model: str | None = None,
+    revision: str | None = None,
+    command: str | None = None,
+) -> tuple[Path, EvalResult]:
+    """The one stored baseline that belongs to the reference and is comparable.
+
+    Args:
+        directory: Whose *.json files are looked at.
+        reference_digest: `weights_digest` of the reference, where it is at hand.
+        model, revision: The reference's name, where it is on a hub. Without a reference every
+            comparable baseline counts, those of the same config.json first.
+        command: What makes the baseline.
+
+    Raises:
+        BaselineMissingError: None belongs to it.
+        BaselineMismatchError: Those that do measured something else.
+        BaselineError: Several fit.
+    """
+    stored, unreadable = _stored(directory)
+    named = [(p, r) for p, r in stored if _belongs(r, reference_digest, model, revision)]
+    hint = f"Make it: {command or f'gate eval REFERENCE -o {directory.name}/NAME.json'}"
+    if not named:
+        also = (
+            f"; {len(unreadable)} cannot be read, the first because {unreadable[0]}"
+            if unreadable
+            else ""
+        )
+        whose = f" of {model}" if model else " of this reference" if reference_digest else ""
+        raise BaselineMissingError(f"{directory} holds no baseline{whose}{also}", hint)
+    fitting = [(p, r) for p, r in named if not mismatches(r, conditions)]
+    if not fitting:
+        path, result = named[0]
+        require_comparable(result, conditions, path, command)
+    if not (reference_digest or model):
+        same = [(p, r) for p, r in fitting if r.config_digest == conditions.config_digest]
+        fitting = same or fitting
+    if len(fitting) > 1:
+        names = ", ".join(str(path) for path, _ in fitting)
+        raise BaselineError(
+            f"several baselines fit: {names}", f"Name one: --baseline {fitting[0][0]}"
+        )
+    return fitting[0]
+
+
+def require_comparable(
+    baseline: EvalResult, conditions: Conditions, path: Path, command: str | None = None
+) -> None:
+    """Refuse a baseline that measured something else.
+
+    Raises:
+        BaselineMismatchError: With every difference.
+    """
+    differences = mismatches(baseline, conditions)
+    if differences:
+        made = command or eval_command(baseline.model, baseline.revision, path=str(path))
+        raise BaselineMismatchError(
+            f"{path} is not comparable: {'; '.join(differences)}",
+            f"Make it again with these settings: {made}",
+        )
+
+
+def mismatches(baseline: EvalResult, conditions: Conditions) -> tuple[str, ...]:
+    """What makes two results incomparable, each in words with both values; empty if nothing."""
+    return tuple(_mismatches(baseline, conditions))
+
+
+def warnings(baseline: EvalResult, conditions: Conditions) -> tuple[str, ...]:
+    """What may move scores a little without making two results incomparable."""
+    found = []
+    if baseline.config_digest != conditions.config_digest:
+        found.append("config.json differs from the baseline's beyond its quantization")
+    for name in ("device", "dtype"):
+        ours = getattr(conditions, name)
+        if ours is not None and ours != getattr(baseline, name):
+            found.append(_difference(name, getattr(baseline, name), ours))
+    for package, version in conditions.versions.items():
+        theirs = baseline.versions.get(package)
+        if theirs is not None and theirs != version:
+            found.append(_difference(package, theirs, version))
+    return tuple(found)
+
+
+def _mismatches(baseline: EvalResult, conditions: Conditions) -> Iterator[str]:
+    # `replay` repeats another backend's answers.
+    backends = {baseline.backend, conditions.backend}
+    if len(backends) > 1 and "replay" not in backends:
+        yield _difference("backend", baseline.backend, conditions.backend)
+    # An unquantized baseline quantizes no activations, whatever the candidate does.
+    if baseline.format is not None and baseline.activations != conditions.activations:
+        yield _difference("activations", baseline.activations, conditions.activations)
+    if baseline.tokenizer_digest != conditions.tokenizer_digest:
+        yield _difference("tokenizer", baseline.tokenizer_digest, conditions.tokenizer_digest)
+    templated = any(setup.apply_chat_template for setup in conditions.setups)
+    if templated and baseline.chat_template_sha != conditions.template_sha:
+        yield _difference("chat template", baseline.chat_template_sha, conditions.template_sha)
+    for setup in conditions.setups:
+        theirs = baseline.setup(setup.task)
+        if theirs is None:
+            yield f"it has no task {setup.task}"
+        else:
+            yield from _setup_differences(theirs, setup)
+    for name, digest in conditions.tokens_digests.items():
+        text = baseline.perplexity(name)
+        if text is None:
+            yield f"it has no perplexity on {name}"
+        elif text.tokens_digest != digest:
+            yield _difference(f"tokens of {name}", text.tokens_digest, digest)
+
+
+def _setup_differences(baseline: TaskSetup, candidate: TaskSetup) -> Iterator[str]:
+    for name in TaskSetup.model_fields:
+        theirs, ours = getattr(baseline, name), getattr(candidate, name)
+        # The task hash covers every document: a file that was only written anew is the same.
+        if name == "documents" and baseline.task_hash == candidate.task_hash:
+            continue
+        if isinstance(theirs, dict) and isinstance(ours, dict):
+            for key in sorted(theirs.keys() | ours.keys()):
+                if theirs.get(key) != ours.get(key):
+                    label = f"{candidate.task} {name}.{key}"
+                    yield _difference(label, theirs.get(key), ours.get(key))
+        elif theirs != ours:
+            yield _difference(f"{candidate.task} {name}", theirs, ours)
+
+
+def _difference(name: str, baseline: object, here: object) -> str:
+    return f"{name} is {_short(baseline)} in the baseline and {_short(here)} here"
+
+
+def _short(value: object) -> str:
+    """A value as text, digests by their first twelve digits."""
+    if value is None:
+        return "none"
+    text = str(value)
+    is_digest = len(text) == 64 and set(text) <= set("0123456789abcdef")
+    return text[:12] if is_digest else text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _stored(directory: Path) -> tuple[list[tuple[Path, EvalResult]], list[str]]:
+    """Every baseline of a directory, and why the other JSON files are none."""
+    stored, unreadable = [], []
+    for path in sorted(directory.glob("*.json")):
+        try:
+            stored.append((path, records.read(path, EvalResult)))
+        except GateError as error:
+            unreadable.append(error.message)
+    return stored, unreadable
+
+
+def _belongs(
+    result: EvalResult, digest: str | None, model: str | None, revision: str | None
+) -> bool:
+    if digest is not None:
+        return result.weights_digest == digest
+    if model is None:
+        return True
+    # The settings may give the commit's first digits.
+    same_revision = revision is None or (result.revision or "").startswith(revision)
+    return result.model == model and same_revision
+
+
+def _without_export(value: Any) -> Any:
+    """A configuration without what an export changes, private keys and nulls, at every depth."""
+    if isinstance(value, Mapping):
+        return {
+            key: _without_export(item)
+            for key, item in value.items()
+            if key not in CONFIG_IGNORED and not key.startswith("_") and item is not None
+        }
+    return [_without_export(item) for item in value] if isinstance(value, list) else value
+
+
+def _digest(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _text(checkpoint: Checkpoint, name: str) -> str | None:
+    """A small file of the checkpoint; None where there is none or it leads out.
+
+    Raises:
+        CheckpointError: It cannot be read, or is too large to be what its name says.
+    """
+    path = checkpoint.path / name
+    if not path.is_file() or escapes(checkpoint.path, name):
+        return None
+    try:
+        if path.stat().st_size > CONFIG_MAX_BYTES:
+            raise CheckpointError(f"{path} is larger than any tokenizer", "Export it again.")
+        # A file that is no text (tokenizer.model) keeps every byte, too.
+        return path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}", "Export it again.") from error
+
+
+def _parsed(text: str | None) -> Any:
+    try:
+        return json.loads(text) if text is not None else None
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,43 @@
+"""What lm-eval's values are worth in points, where its aggregation is a mean."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from gate.records import Points
+
+Aggregation = Callable[[list[Any]], float]
+
+
+def _aggregates(aggregate: Aggregation, values: list[Any], to: float) -> bool:
+    """What an aggregation does is asked of itself: tasks define their own under any name."""
+    try:
+        return math.isclose(aggregate(values), to)
+    except (TypeError, ValueError, IndexError, ArithmeticError):
+        return False
+
+
+def by_document(aggregate: Aggregation) -> bool:
+    """Whether it is the mean over documents."""
+    values = {0.75: [1.0, 0.0, 1.0, 1.0], 0.375: [0.25, 0.5]}
+    return all(_aggregates(aggregate, items, mean) for mean, items in values.items())
+
+
+def by_instruction(aggregate: Aggregation) -> bool:
+    """Whether it is the mean over all parts of all documents, as for IFEval's instructions."""
+    return _aggregates(aggregate, [[True, False, True], [False]], 0.5)
+
+
+def earned(metric: str, name: str, value: Any, aggregate: Aggregation) -> Points:
+    """What one document earned in one metric under one answer filter."""
+    if by_instruction(aggregate):
+        return Points(metric=metric, filter=name, score=sum(value), weight=len(value))
+    return Points(metric=metric, filter=name, score=float(value))
+
+
+def raw(points: Points, in_parts: bool) -> Any:
+    """The value that earned these points."""
+    if not in_parts:
+        return points.score
+    reached = round(points.score)
+    return [True] * reached + [False] * (round(points.weight) - reached)

@@ -1,0 +1,199 @@
+"""All tasks of an evaluation: requests first, then batches through a model, scored."""
+
+import copy
+import dataclasses
+import math
+import random
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gate.errors import BackendError, SettingsError
+from gate.harness import loading, task_files
+from gate.harness.generation import LanguageModel, answer, recording, within_memory
+from gate.harness.points import by_instruction, earned, raw
+from gate.harness.task import Task, build
+from gate.records import Answer, ScoredDocument, TaskSetup
+from gate.settings import TaskRun
+
+
+class Harness:
+    """Every task's requests, built once, and their scoring; no model is needed for the former.
+
+    Requests are built for all documents at once because a few-shot subset would draw other
+    prompts than the full run does.
+
+    Args:
+        runs: The tasks.
+        tokenizer: Renders the chat template.
+        root: The settings' directory, to which paths are relative.
+        include_path: Directory with further task files.
+        allow_unsafe_tasks: Tasks that may run code of their own.
+
+    Raises:
+        SettingsError: An unknown, unsafe or malformed task, or a metric that it does not have.
+        BackendUnavailableError: A data set or what a scorer needs is not on this machine.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[TaskRun],
+        tokenizer: Any,
+        root: Path,
+        include_path: str | None = None,
+        allow_unsafe_tasks: Sequence[str] = (),
+    ) -> None:
+        self._tokenizer = tokenizer
+        # Kept as long as the tasks: their documents are mapped from files in it.
+        self._directory = tempfile.TemporaryDirectory(prefix="quant-gate-")
+        files = [loading.task_file(run, root, include_path) for run in runs]
+        loading.prepare()
+        for run, file in zip(runs, files, strict=True):
+            if not {run.task, file.config.get("task")} & set(allow_unsafe_tasks):
+                loading.refuse_unsafe(run.task, file)
+            loading.require_scorer(file)
+        self._tasks = {
+            run.task: self._build(run, file, root) for run, file in zip(runs, files, strict=True)
+        }
+
+    def setups(self) -> tuple[TaskSetup, ...]:
+        """How each task is asked."""
+        return tuple(task.setup for task in self._tasks.values())
+
+    def doc_ids(self, task: str) -> Sequence[int]:
+        """Every document of a task, in lm-eval's order."""
+        return tuple(self._tasks[task].instances)
+
+    def prompt(self, task: str, doc_id: int) -> str:
+        """The text that the model is given."""
+        return str(self._tasks[task].instances[doc_id][0].args[0])
+
+    def metrics(self, task: str) -> tuple[tuple[str, str], ...]:
+        """Every metric that is a mean over documents or their parts, with each answer filter."""
+        found = self._tasks[task]
+        return tuple((metric, name) for metric in found.aggregations for name in found.filters)
+
+    def higher_is_better(self, task: str, metric: str) -> bool:
+        """Whether more of a metric is better."""
+        return bool(self._tasks[task].task.higher_is_better().get(metric, True))
+
+    def language_model(self, model: Any, batch_size: int) -> LanguageModel:
+        """lm-eval's wrapper around a loaded model.
+
+        Raises:
+            SettingsError: A task generates more tokens than the model has positions.
+        """
+        from lm_eval.models.huggingface import HFLM
+
+        lm: LanguageModel = recording(HFLM)(model, self._tokenizer, batch_size)
+        for setup in self.setups():
+            limit = setup.generation_kwargs.get("max_gen_toks", 0)
+            if not limit < lm.max_length:
+                raise SettingsError(
+                    f"task {setup.task} generates up to {limit} tokens; the model has "
+                    f"{lm.max_length} positions for prompt and answer",
+                    "Set a smaller max_gen_toks for this task.",
+                )
+        return lm
+
+    def score(self, lm: LanguageModel, task: str, doc_ids: Sequence[int]) -> list[ScoredDocument]:
+        """Run these documents as one batch and score them.
+
+        Raises:
+            OutOfMemoryError: They do not fit together.
+            NonFiniteLogitsError: The model computed NaN or infinity.
+        """
+        found = self._tasks[task]
+        # Results are written into requests, so each run has its own.
+        instances = {
+            doc_id: [
+                dataclasses.replace(
+                    instance,
+                    arguments=copy.deepcopy(instance.arguments),
+                    resps=[],
+                    filtered_resps={},
+                )
+                for instance in found.instances[doc_id]
+            ]
+            for doc_id in doc_ids
+        }
+        flat = [instance for group in instances.values() for instance in group]
+        lm.batch_size_per_gpu = len(doc_ids)
+        lm.generations.clear()
+        loading.seed()
+        within_memory(lambda: answer(lm, flat), len(doc_ids))
+        for ensemble in found.task._filters:
+            ensemble.apply(flat)
+        scored = [_scored(found, doc_id, group, lm) for doc_id, group in instances.items()]
+        self.check_aggregation(task, scored)
+        return scored
+
+    def check_aggregation(self, task: str, scored: Sequence[ScoredDocument]) -> None:
+        """Make sure that points over reachable points is what lm-eval's aggregation gives.
+
+        Raises:
+            BackendError: It is not.
+        """
+        found = self._tasks[task]
+        for metric, answer_filter in self.metrics(task):
+            points = [
+                p
+                for document in scored
+                for p in document.points
+                if (p.metric, p.filter) == (metric, answer_filter)
+            ]
+            reachable = math.fsum(p.weight for p in points)
+            if not reachable:
+                continue
+            ours = math.fsum(p.score for p in points) / reachable
+            values = [raw(p, by_instruction(found.aggregations[metric])) for p in points]
+            theirs = float(found.aggregations[metric](values))
+            if not math.isclose(ours, theirs, rel_tol=1e-9, abs_tol=1e-12):
+                raise BackendError(
+                    f"{metric} of task {task} is {theirs} to lm-eval and {ours} as a mean",
+                    "Leave this metric out: it cannot be compared document by document.",
+                )
+
+    def _build(self, run: TaskRun, file: task_files.TaskFile, root: Path) -> Task:
+        path, digest = file.path, None
+        if run.options.documents is not None:
+            path, digest = task_files.with_documents(
+                file, root / run.options.documents, Path(self._directory.name)
+            )
+        dataset = file.config.get("dataset_path")
+        return build(run, path, dataset, self._tokenizer, digest)
+
+
+def _scored(task: Task, doc_id: int, group: list[Any], lm: LanguageModel) -> ScoredDocument:
+    points = []
+    for name in task.filters:
+        random.seed(loading.RANDOM_SEED)  # scorers draw what a document leaves open
+        values = task.task.process_results(
+            copy.deepcopy(group[0].doc), [instance.filtered_resps[name] for instance in group]
+        )
+        points += [
+            earned(metric, name, values[metric], aggregate)
+            for metric, aggregate in task.aggregations.items()
+            if metric in values
+        ]
+    doc_hash, prompt_hash = task.hashes[doc_id]
+    return ScoredDocument(
+        doc_id=doc_id,
+        doc_hash=doc_hash,
+        prompt_hash=prompt_hash,
+        points=tuple(points),
+        answer=_written(doc_id, group[0], lm),
+    )
+
+
+def _written(doc_id: int, instance: Any, lm: LanguageModel) -> Answer | None:
+    if instance.request_type != "generate_until":
+        return None
+    tokens, ended = lm.generations[instance.args[0]].pop(0)
+    return Answer(
+        doc_id=doc_id,
+        text=instance.resps[0],
+        tokens=tokens,
+        finish="stop" if ended else "length",
+    )

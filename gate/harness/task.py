@@ -1,0 +1,202 @@
+"""One task with every request that it makes of a model."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from gate.errors import SettingsError
+from gate.harness import loading, points
+from gate.harness.points import Aggregation
+from gate.records import TaskSetup
+from gate.settings import TaskOptions, TaskRun
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A task with all of its requests built.
+
+    Attributes:
+        instances: Document id to its requests, in lm-eval's order.
+        hashes: Document id to doc_hash and prompt_hash.
+        aggregations: Usable metric to lm-eval's aggregation of it.
+    """
+
+    task: Any
+    setup: TaskSetup
+    instances: dict[int, list[Any]]
+    hashes: dict[int, tuple[str, str]]
+    aggregations: dict[str, Aggregation]
+
+    @property
+    def filters(self) -> list[str]:
+        """Names of the answer filters."""
+        return [ensemble.name for ensemble in self.task._filters]
+
+
+def build(
+    run: TaskRun, path: Path, dataset: str | None, tokenizer: Any, digest: str | None
+) -> Task:
+    """Load a task and build the requests of all its documents, as the command line does.
+
+    Args:
+        path: Its file.
+        dataset: Its data set, for messages.
+        digest: SHA-256 of local documents.
+
+    Raises:
+        SettingsError: The options do not fit it, or its file is malformed.
+        BackendUnavailableError: Its data set cannot be had.
+    """
+    loading.seed()
+    task = loading.load_task(run.task, path, dataset, tokenizer.name_or_path)
+    _configure(task, run)
+    templated = _templated(run, task, tokenizer)
+    with loading.malformed_is_settings_error(run.task), loading.silence():
+        task.build_all_requests(
+            system_instruction=run.options.system_instruction,
+            apply_chat_template=templated,
+            fewshot_as_multiturn=templated,
+            chat_template=_chat_template(tokenizer, run.options) if templated else None,
+        )
+        return _collect(run, task, templated, digest, tokenizer)
+
+
+def _configure(task: Any, run: TaskRun) -> None:
+    """Apply the settings over the task's own, as the command line's options are applied."""
+    own, wanted = task.get_config("num_fewshot"), run.options.num_fewshot
+    if own == 0 and wanted:
+        raise SettingsError(
+            f"task {run.task} fixes num_fewshot to 0; lm-eval would ignore {wanted}",
+            "Leave num_fewshot out.",
+        )
+    task.set_config("num_fewshot", own or 0 if wanted is None else wanted)
+    task.set_fewshot_seed(loading.OTHER_SEED)
+    if run.options.max_gen_toks is not None and task.OUTPUT_TYPE == "generate_until":
+        limit = {"max_gen_toks": run.options.max_gen_toks}
+        task.set_config("generation_kwargs", limit, update=True)
+
+
+def _templated(run: TaskRun, task: Any, tokenizer: Any) -> bool:
+    wanted, has_template = run.options.apply_chat_template, bool(tokenizer.chat_template)
+    if wanted is True and not has_template:
+        raise SettingsError(
+            f"task {run.task} wants a chat template and the tokenizer has none",
+            "Set apply_chat_template to auto or false.",
+        )
+    if isinstance(wanted, bool):
+        return wanted
+    return has_template and task.OUTPUT_TYPE == "generate_until"
+
+
+def _chat_template(tokenizer: Any, options: TaskOptions) -> Callable[..., str]:
+    """lm-eval's own rendering, which drops the system role where the template refuses it."""
+    from lm_eval.models.huggingface import HFLM
+
+    model = SimpleNamespace(
+        tokenizer=tokenizer, chat_template_args=options.chat_template_kwargs or {}
+    )
+    return functools.partial(HFLM.apply_chat_template, model)
+
+
+def _collect(run: TaskRun, task: Any, templated: bool, digest: str | None, tokenizer: Any) -> Task:
+    """Group the requests by document, hash them and describe them."""
+    instances: dict[int, list[Any]] = {}
+    for instance in task.instances:
+        instances.setdefault(instance.doc_id, []).append(instance)
+    hashes = {doc_id: _hashes(group[0]) for doc_id, group in instances.items()}
+    aggregations = _usable(run, task)
+    return Task(
+        task=task,
+        instances=instances,
+        hashes=hashes,
+        aggregations=aggregations,
+        setup=TaskSetup(
+            task=run.task,
+            version=str(task.VERSION),
+            task_hash=_task_hash(task, instances, hashes),
+            n_documents=len(instances),
+            output_type=task.OUTPUT_TYPE,
+            num_fewshot=task.get_config("num_fewshot"),
+            apply_chat_template=templated,
+            fewshot_as_multiturn=templated,
+            chat_template_kwargs=run.options.chat_template_kwargs or {},
+            system_instruction=run.options.system_instruction,
+            generation_kwargs=_generation_kwargs(task),
+            add_bos=_adds_bos(tokenizer, str(task.instances[0].args[0])),
+            documents=digest,
+        ),
+    )
+
+
+def _hashes(instance: Any) -> tuple[str, str]:
+    """lm-eval's doc_hash and prompt_hash."""
+    from lm_eval.utils import handle_non_serializable, hash_string
+
+    document = json.dumps(
+        instance.doc, indent=2, default=handle_non_serializable, ensure_ascii=False
+    )
+    return hash_string(document), hash_string(instance.arguments[0])
+
+
+def _task_hash(
+    task: Any, instances: dict[int, list[Any]], hashes: dict[int, tuple[str, str]]
+) -> str:
+    """lm-eval's: over the hashes of all documents, once for every answer filter."""
+    from lm_eval.utils import hash_string
+
+    targets = {i: str(task.doc_to_target(group[0].doc)) for i, group in instances.items()}
+    samples = ["".join(hashes[i]) + hash_string(targets[i]) for i in instances]
+    return hash_string("".join(samples) * len(task._filters))
+
+
+def _generation_kwargs(task: Any) -> dict[str, Any]:
+    if task.OUTPUT_TYPE != "generate_until":
+        return {}
+    kwargs: dict[str, Any] = json.loads(json.dumps(task.instances[0].args[1], default=str))
+    return kwargs
+
+
+def _adds_bos(tokenizer: Any, prompt: str) -> bool | None:
+    """Whether the first token is a BOS, which lm-eval adds unless the text begins with it."""
+    bos = tokenizer.bos_token
+    if bos is None:
+        return None
+    tokens = tokenizer.encode(prompt, add_special_tokens=not prompt.startswith(bos))
+    return bool(tokens) and tokens[0] == tokenizer.bos_token_id
+
+
+def _usable(run: TaskRun, task: Any) -> dict[str, Aggregation]:
+    """The metrics that are means over documents or over their instructions.
+
+    Raises:
+        SettingsError: The settings ask for another one.
+    """
+    known = task.aggregation()
+    usable = {
+        metric: aggregate
+        for metric, aggregate in known.items()
+        if points.by_document(aggregate) or points.by_instruction(aggregate)
+    }
+    filters = [ensemble.name for ensemble in task._filters]
+    hint = f"Choose among {', '.join(usable) or 'other tasks'}."
+    for wanted in run.metrics:
+        if wanted.metric in known and wanted.metric not in usable:
+            raise SettingsError(
+                f"metric {wanted.metric} of task {run.task} is no mean over documents, so two "
+                "models cannot be compared document by document",
+                hint,
+            )
+        if wanted.metric is not None and wanted.metric not in usable:
+            raise SettingsError(f"task {run.task} has no metric {wanted.metric}", hint)
+        if wanted.filter is not None and wanted.filter not in filters:
+            raise SettingsError(
+                f"task {run.task} has no filter {wanted.filter}",
+                f"Choose among {', '.join(filters)}.",
+            )
+    if not usable:
+        raise SettingsError(f"no metric of task {run.task} is a mean over documents", hint)
+    return usable

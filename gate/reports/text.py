@@ -1,0 +1,176 @@
+"""The report on a terminal."""
+
+import io
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from gate.records import CanaryAnswer, Comparison, EvalResult, LintResult, Report
+from gate.reports import wording
+from gate.reports.wording import plain
+
+VERDICT_STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
+SEVERITY_STYLE = {"error": "red", "warning": "yellow", "note": "cyan"}
+
+
+def render(report: Report, *, color: bool = False, width: int = 100) -> str:
+    """The whole report: verdict, reason, what to do, then the figures.
+
+    Args:
+        color: Whether to write terminal colours.
+        width: Columns of the terminal.
+    """
+    verdict = report.verdict
+    head = Text(wording.verdict_word(report), style=VERDICT_STYLE[verdict.outcome])
+    head.append(f"  {plain(report.checkpoint)}", style="bold")
+    if report.revision:
+        head.append(f"@{plain(report.revision)}")
+    parts: list[RenderableType] = [head]
+    parts += [Text(plain(reason)) for reason in verdict.reasons[:1]]
+    if verdict.fix:
+        parts.append(Text(f"Fix: {plain(verdict.fix)}"))
+    parts += [
+        Text(f"Also: {plain(reason)}") for reason in verdict.reasons[1 : wording.MAX_FINDINGS]
+    ]
+    if verdict.comparisons:
+        parts += [Text(), _metrics(verdict.comparisons)]
+        parts += _budgets(verdict.comparisons)
+    parts += _canary(verdict.canary)
+    parts += _lint(report.lint)
+    parts += [Text(), _facts([*wording.facts(report), ("Repeat", report.command)])]
+    return _rendered(Group(*parts), color, width)
+
+
+def variants(
+    baseline: EvalResult,
+    rows: Sequence[tuple[str, EvalResult, tuple[Comparison, ...]]],
+    *,
+    color: bool = False,
+    width: int = 100,
+) -> str:
+    """One row a variant: size, bits per weight, compression, perplexity, every metric.
+
+    Args:
+        rows: Name, result and comparisons of each variant.
+    """
+    header, cells = wording.variant_table(baseline, rows)
+    table = _table(header)
+    for row in cells:
+        table.add_row(*(_styled(cell) for cell in row))
+    return _rendered(table, color, width)
+
+
+def _rendered(content: RenderableType, color: bool, width: int) -> str:
+    out = io.StringIO()
+    console = Console(
+        file=out,
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        highlight=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    console.print(content)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _table(header: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for index, name in enumerate(header):
+        last = name == "outcome"
+        table.add_column(
+            Text(plain(name)),
+            justify="left" if index == 0 or last else "right",
+            overflow="fold",
+            min_width=min(10, len(name)),
+        )
+    return table
+
+
+def _styled(cell: str) -> Text:
+    """A cell, coloured where it holds a verdict."""
+    text = Text(plain(cell))
+    text.highlight_words(["PASS"], style="green")
+    text.highlight_words(["FAIL"], style="bold red")
+    text.highlight_words(["BORDERLINE", "INCONCLUSIVE"], style="yellow")
+    text.highlight_words(["advisory"], style="dim")
+    return text
+
+
+def _metrics(comparisons: Sequence[Comparison]) -> Table:
+    table = _table(wording.METRIC_COLUMNS)
+    for comparison in comparisons:
+        name, *cells = wording.metric_cells(comparison)
+        table.add_row(Text(plain(name)), *(_styled(cell) for cell in cells))
+    return table
+
+
+def _budgets(comparisons: Sequence[Comparison]) -> list[RenderableType]:
+    sentences = wording.budget_sentences(comparisons)
+    parts: list[RenderableType] = []
+    if sentences:
+        parts.append(Text("Error budget", style="bold"))
+        parts += [Padding(Text(plain(sentence)), (0, 0, 0, 2)) for sentence in sentences]
+    borderline = wording.borderline_sentence(comparisons)
+    if borderline:
+        parts.append(Text(plain(borderline)))
+    return parts
+
+
+def _canary(answers: Sequence[CanaryAnswer]) -> list[RenderableType]:
+    """Both answers to each prompt, side by side."""
+    parts: list[RenderableType] = []
+    for answer in answers[: wording.MAX_CANARY]:
+        title = f"{answer.task} document {answer.doc_id}: {answer.defect}"
+        parts += [Text(), Text(plain(title), style="bold"), Text(f"Prompt: {plain(answer.prompt)}")]
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        table.add_column("baseline", ratio=1, overflow="fold")
+        table.add_column("candidate", ratio=1, overflow="fold")
+        table.add_row(
+            *(
+                Text(plain(side, lines=True, limit=wording.MAX_ANSWER_CHARS) or "(empty)")
+                for side in (answer.baseline, answer.candidate)
+            )
+        )
+        parts.append(table)
+    left = len(answers) - wording.MAX_CANARY
+    if left > 0:
+        parts.append(Text(f"and {wording.count(left, 'more prompt')}"))
+    return parts
+
+
+def _lint(lint: LintResult) -> list[RenderableType]:
+    parts: list[RenderableType] = [Text(), Text("Lint", style="bold")]
+    parts[-1] = Text.assemble(("Lint", "bold"), f"  {wording.lint_summary(lint)}")
+    for finding in wording.findings(lint):
+        line = Text("  ")
+        line.append(f"{finding.severity:<8}", style=SEVERITY_STYLE[finding.severity])
+        line.append(plain(finding.rule), style="bold")
+        place = wording.finding_place(finding)
+        line.append(f": {plain(finding.message)}")
+        if place:
+            line.append(f" [{plain(place)}]", style="dim")
+        parts += [line, Padding(Text(f"Fix: {plain(finding.fix)}"), (0, 0, 0, 10))]
+    more = wording.more_findings(lint)
+    if more:
+        parts.append(Text(f"  {more}"))
+    for finding in wording.ignored(lint):
+        reason = f"  ignored {plain(finding.rule)}: {plain(finding.message)} "
+        parts.append(Text(f"{reason}(because: {plain(finding.ignored or '')})"))
+    for skipped in lint.skipped:
+        parts.append(Text(f"  skipped {plain(skipped.rule)}: {plain(skipped.reason)}", style="dim"))
+    return parts
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, sentence in facts:
+        grid.add_row(name, Text(plain(sentence)))
+    return grid

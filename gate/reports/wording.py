@@ -1,0 +1,262 @@
+"""What reports say, the same in every form: sentences and table cells, not yet escaped."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from gate.records import Comparison, EvalResult, Finding, LintResult, Report, Size
+
+VERDICTS = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE"}
+
+METRIC_COLUMNS = (
+    "metric",
+    "baseline",
+    "candidate",
+    "retained",
+    "95 % interval",
+    "limit",
+    "outcome",
+)
+
+SEVERITIES = ("error", "warning", "note")
+
+MAX_FINDINGS = 50
+"""Of each severity: a checkpoint can have one for each of its 100,000 tensors."""
+
+MAX_MESSAGE_CHARS = 600
+MAX_ANSWER_CHARS = 1500
+MAX_CANARY = 3
+
+# Terminal commands: CSI, OSC with its text, and two-byte escapes.
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]")
+
+
+def plain(text: str, *, lines: bool = False, limit: int = MAX_MESSAGE_CHARS) -> str:
+    """Untrusted text without terminal commands, control, zero-width and bidi characters.
+
+    Args:
+        lines: Keep line ends; otherwise every run of white space becomes one space.
+        limit: Characters that are kept.
+    """
+    text = _ANSI.sub("", text.replace("\r\n", "\n"))
+    kept = []
+    for char in text:
+        category = unicodedata.category(char)
+        if char == "\n" and lines:
+            kept.append(char)
+        elif char.isspace() or category in {"Zl", "Zp"}:
+            kept.append(" ")
+        elif category not in {"Cc", "Cf", "Cs", "Cn", "Co"}:
+            kept.append(char)
+    clean = "".join(kept)
+    clean = clean.strip("\n") if lines else " ".join(clean.split())
+    return clean if len(clean) <= limit else f"{clean[:limit]}…"
+
+
+def verdict_word(report: Report) -> str:
+    """PASS, FAIL or INCONCLUSIVE."""
+    return VERDICTS[report.verdict.outcome]
+
+
+def metric_cells(comparison: Comparison) -> tuple[str, ...]:
+    """One row below `METRIC_COLUMNS`; the first cell is the metric's name."""
+    percent = comparison.budget is not None or comparison.losses is not None
+    value = "{:.3f}" if percent else "{:.2f}"
+    low, high = comparison.ci_low, comparison.ci_high
+    return (
+        f"{comparison.task} · {comparison.metric}",
+        value.format(comparison.baseline),
+        value.format(comparison.candidate),
+        _retained(comparison),
+        "" if low is None or high is None else f"{low:.3f} to {high:.3f}",
+        limit(comparison),
+        outcome(comparison),
+    )
+
+
+def limit(comparison: Comparison) -> str:
+    """The limit on the scale of the `retained` column; empty for an advisory metric."""
+    if comparison.threshold is None:
+        return ""
+    if comparison.higher_is_better:
+        return f"≥ {comparison.threshold}"
+    mirrored = comparison.budget is not None
+    return f"≤ {2 - comparison.threshold if mirrored else comparison.threshold}"
+
+
+def outcome(comparison: Comparison) -> str:
+    """The verdict on one metric, marked where the interval holds the limit."""
+    if comparison.outcome is None:
+        return "advisory"
+    word = VERDICTS[comparison.outcome]
+    return f"{word} · BORDERLINE" if comparison.borderline else word
+
+
+def _retained(comparison: Comparison) -> str:
+    if comparison.retention != comparison.retention:
+        return ""
+    # A ratio of perplexities is read as "times".
+    sign = "" if comparison.losses is not None else "× "
+    return f"{sign}{comparison.retention:.3f}"
+
+
+def budget_sentences(comparisons: Sequence[Comparison]) -> list[str]:
+    """The error budget of each gating task metric, in the words of its reason."""
+    return [c.reason for c in comparisons if c.budget is not None]
+
+
+def borderline_sentence(comparisons: Sequence[Comparison]) -> str | None:
+    """What BORDERLINE means, where it occurs."""
+    names = [f"{c.task} {c.metric} ({c.n:,})" for c in comparisons if c.borderline]
+    if not names:
+        return None
+    return (
+        f"BORDERLINE: the limit lies inside the 95 % interval of {', '.join(names)}; the figure as "
+        "measured decides, and more documents or windows would tell more."
+    )
+
+
+def findings(lint: LintResult) -> list[Finding]:
+    """What is listed: by severity, errors first, the ignored apart (`ignored`)."""
+    return [
+        finding
+        for severity in SEVERITIES
+        for finding in [f for f in lint.findings if f.severity == severity and f.ignored is None][
+            :MAX_FINDINGS
+        ]
+    ]
+
+
+def ignored(lint: LintResult) -> list[Finding]:
+    """Findings that the settings ignore."""
+    return [f for f in lint.findings if f.ignored is not None][:MAX_FINDINGS]
+
+
+def lint_summary(lint: LintResult) -> str:
+    """For example: "1 error, 2 warnings; 1 ignored; 20 rules ran, 3 were skipped"."""
+    counts = [
+        count(sum(f.severity == s and f.ignored is None for f in lint.findings), s)
+        for s in SEVERITIES
+    ]
+    found = ", ".join(text for text in counts if not text.startswith("0 ")) or "no findings"
+    set_aside = sum(f.ignored is not None for f in lint.findings)
+    parts = [found, f"{set_aside} ignored" if set_aside else ""]
+    ran = f"{count(len(lint.rules_run), 'rule')} ran"
+    skipped = f"{len(lint.skipped)} skipped" if lint.skipped else ""
+    return "; ".join(part for part in (*parts, ", ".join(p for p in (ran, skipped) if p)) if part)
+
+
+def more_findings(lint: LintResult) -> str | None:
+    """How many findings are not listed."""
+    left = len(lint.findings) - len(findings(lint)) - len(ignored(lint))
+    return f"and {left:,} more; the JSON report has them all" if left else None
+
+
+def finding_place(finding: Finding) -> str:
+    """Where a finding lies: tensor, file, pointer."""
+    file = f"{finding.file or ''}{f'#{finding.pointer}' if finding.pointer else ''}"
+    return ", ".join(part for part in (finding.tensor, file) if part)
+
+
+def size_sentence(size: Size) -> str:
+    """Megabytes, bits per weight, compression."""
+    parts = [megabytes(size.stored_bytes), f"{size.bits_per_weight:.2f} bits per weight"]
+    if size.linear_bits_per_weight is not None:
+        parts[-1] += f" ({size.linear_bits_per_weight:.2f} in quantized layers)"
+    if size.compression is not None:
+        parts.append(f"{size.compression:.2f} times smaller than the reference")
+    return ", ".join(parts)
+
+
+def megabytes(stored_bytes: int) -> str:
+    """Decimal megabytes."""
+    return f"{stored_bytes / 1e6:,.1f} MB"
+
+
+def facts(report: Report) -> list[tuple[str, str]]:
+    """Name and sentence of what else a reader wants to know, in order."""
+    found: list[tuple[str, str]] = []
+    if report.size is not None:
+        found.append(("Size", size_sentence(report.size)))
+    result = report.evaluation
+    if result is not None and result.rounding_floor is not None:
+        floor = result.rounding_floor
+        found.append(
+            (
+                "Rounding floor",
+                f"a last-bit change of rounding alone moves the model by KL {floor.kl:.2g} nats "
+                f"({floor.codes_changed:.2%} of activation codes, {floor.tokens:,} tokens)",
+            )
+        )
+    if report.baseline is not None:
+        base = report.baseline
+        name = f"{base.model}@{base.revision}" if base.revision else base.model
+        found.append(("Baseline", f"{name}, {base.date}, {base.device}; {base.path}"))
+        found += [("Warning", warning) for warning in base.warnings]
+    if result is not None:
+        found.append(("Run", run_sentence(result)))
+    found.append(
+        ("Took", f"{duration(report.duration_s)}; quant-gate {report.gate_version}, {report.date}")
+    )
+    return found
+
+
+def run_sentence(result: EvalResult) -> str:
+    """Backend, device, kernel and versions."""
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(result.versions.items()))
+    return f"{result.backend} on {result.device}, {result.dtype}, {result.kernel}" + (
+        f"; {versions}" if versions else ""
+    )
+
+
+def duration(seconds: float) -> str:
+    """For example: "4.2 s", "12 min 5 s"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def count(number: int, noun: str) -> str:
+    """For example: "1 error", "2 errors"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def variant_table(
+    baseline: EvalResult, rows: Sequence[tuple[str, EvalResult, tuple[Comparison, ...]]]
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of `gate compare`, the baseline first.
+
+    A metric's column is there if any variant was compared on it.
+    """
+    metrics: dict[tuple[str, str], Comparison] = {}
+    for _, _, comparisons in rows:
+        for comparison in comparisons:
+            metrics.setdefault((comparison.task, comparison.metric), comparison)
+    # The article's order: perplexity before the tasks.
+    keys = sorted(metrics, key=lambda key: metrics[key].losses is not None)
+    header = ["variant", "size", "bits/weight", "compression", *(" · ".join(key) for key in keys)]
+    first = [_value(metrics[key], metrics[key].baseline) for key in keys]
+    table = [["baseline", *_size_cells(baseline, baseline), *first]]
+    for name, result, comparisons in rows:
+        by_key = {(c.task, c.metric): c for c in comparisons}
+        cells = [_variant_cell(by_key.get(key)) for key in keys]
+        table.append([name, *_size_cells(result, baseline), *cells])
+    return header, table
+
+
+def _variant_cell(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return ""
+    word = f" {VERDICTS[comparison.outcome]}" if comparison.outcome else ""
+    value = _value(comparison, comparison.candidate)
+    return f"{value} ({_retained(comparison)}){word}" if _retained(comparison) else f"{value}{word}"
+
+
+def _value(comparison: Comparison, value: float) -> str:
+    return f"{value:.3f}" if comparison.losses is not None else f"{value:.2f}"
+
+
+def _size_cells(result: EvalResult, baseline: EvalResult) -> list[str]:
+    size = result.size
+    smaller = baseline.size.stored_bytes / size.stored_bytes if size.stored_bytes else 1.0
+    return [megabytes(size.stored_bytes), f"{size.bits_per_weight:.2f}", f"{smaller:.2f}×"]

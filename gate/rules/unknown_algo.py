@@ -1,0 +1,34 @@
+"""Rule unknown-algo."""
+
+from collections.abc import Iterator
+
+from gate.checkpoint import Checkpoint
+from gate.lint import Rule
+from gate.quantization import Format
+from gate.records import Finding
+
+
+class UnknownAlgo(Rule):
+    """A declared algorithm does not exist.
+
+    Flags:
+        A name in quant_algo, of the checkpoint or of one layer, or of the KV cache, that neither
+        ModelOpt nor TensorRT-LLM knows; case does not matter.
+    Why:
+        Runtimes refuse it, or fall back to another algorithm.
+    Repair:
+        Correct the spelling; the weights' dtypes show what was meant.
+    Source:
+        https://github.com/NVIDIA/Model-Optimizer (`modelopt/torch/export/model_config.py`)
+    """
+
+    def check_checkpoint(self, checkpoint: Checkpoint, form: Format | None) -> Iterator[Finding]:
+        """One finding a name."""
+        for declared in form.declarations(checkpoint) if form else ():
+            for pointer, name in declared.unknown.items():
+                yield self.finding(
+                    f"{declared.file} declares {name!r} at {pointer}, which is no known algorithm",
+                    "Write the algorithm's name as ModelOpt does, for example FP8 or NVFP4.",
+                    file=declared.file,
+                    pointer=pointer,
+                )
