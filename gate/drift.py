@@ -152,7 +152,12 @@ def paired_ratio(
     Source: arXiv 2411.00640, sections 2.2 and 4.2 (clustered and paired standard errors).
     """
     same = (baseline.tokens_digest, baseline.window, baseline.scored, len(baseline.window_nll))
-    if same != (candidate.tokens_digest, candidate.window, candidate.scored, len(candidate.window_nll)):
+    if same != (
+        candidate.tokens_digest,
+        candidate.window,
+        candidate.scored,
+        len(candidate.window_nll),
+    ):
         raise BaselineMismatchError(
             f"baseline and candidate read different tokens of {candidate.name}",
             "Measure the baseline again with the candidate's tokenizer, text and windows: gate eval",

@@ -60,7 +60,6 @@ class Run:
         self.journal.__enter__()
         if self.stored_answers:
             self.journal.perplexities = {p.name: p for p in self.stored_answers.perplexities}
-            self.journal.rounding_floor = self.stored_answers.rounding_floor
         self.backend.__enter__()
         self.evaluation = Evaluation(
             self.backend, self.seed, self.settings.batch_size, self.journal, self.request.progress
@@ -108,7 +107,9 @@ class Run:
         for metric in metrics:
             text = metric.perplexity
             self.evaluation.measure_text(text, self._contents.get(text.label, ""))
-        if metrics:
+        if self.stored_answers:
+            self.evaluation.rounding_floor = self.stored_answers.rounding_floor
+        elif metrics:
             first = metrics[0].perplexity
             content = self._contents.get(first.label, "")
             self.evaluation.measure_rounding_floor(first, content)
