@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 VENV_LOWEST := .venv-lowest
 LOWEST_TRANSFORMERS := 5.20.2
+EXPORTS := demo/quantized_model/fp8 demo/quantized_model/nvfp4
 
 .PHONY: all setup demo test test-lowest lint generate bench clean
 all: lint test
@@ -28,8 +29,15 @@ lint: setup
 generate: setup
 	$(VENV)/bin/python scripts/generate.py
 
-bench: setup
-	for program in benchmarks/*.py; do $(VENV)/bin/python $$program || exit 1; done
+bench: export NLTK_DATA := $(CURDIR)/demo/nltk_data
+bench: setup demo/reference
+	$(VENV)/bin/python benchmarks/decode.py $(EXPORTS)
+	$(VENV)/bin/python benchmarks/memory.py demo/topics.txt demo/reference $(EXPORTS)
+	$(VENV)/bin/python benchmarks/rounding_floor.py demo/reference demo/quantized_model/fp8 demo/topics.txt
+	$(VENV)/bin/python benchmarks/harness_overhead.py demo/reference demo/ifeval.jsonl
+
+demo/reference:
+	$(MAKE) demo
 
 clean:
 	rm -rf $(VENV) $(VENV_LOWEST)

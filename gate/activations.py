@@ -106,7 +106,7 @@ def nvfp4(
     """
     import torch
 
-    blocks = x.float().unflatten(-1, (-1, group_size))
+    blocks = x.float().reshape((*x.shape[:-1], -1, group_size))
     amax = blocks.abs().amax(dim=-1, keepdim=True)
     if order == "runtime":
         inverse = 1 / input_scale
@@ -134,15 +134,16 @@ def quantize(
     Raises:
         ValueError: A scheme without an implementation.
     """
-    if scheme.strategy == "token":
+    kind = (scheme.type, scheme.num_bits, scheme.strategy)
+    if kind == ("float", 8, "token"):
         return fp8_token(x, order)
     if input_scale is None:
         raise ValueError(f"a {scheme.strategy} scheme needs a stored input_scale")
-    if (scheme.num_bits, scheme.strategy) == (8, "tensor"):
+    if kind == ("float", 8, "tensor"):
         return fp8_tensor(x, input_scale, order)
-    if (scheme.num_bits, scheme.strategy) == (4, "tensor_group") and scheme.group_size:
+    if kind == ("float", 4, "tensor_group") and scheme.group_size:
         return nvfp4(x, input_scale, scheme.group_size, order)
-    raise ValueError(f"inputs of {scheme.num_bits} bits per {scheme.strategy} are not implemented")
+    raise ValueError(f"inputs as {kind} are not implemented")
 
 
 def fake_quantize(

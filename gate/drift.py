@@ -20,6 +20,7 @@ from gate.errors import (
     OutOfMemoryError,
     SettingsError,
 )
+from gate.offline import cached_only_if_unreachable
 from gate.records import PerplexityResult
 from gate.settings import PerplexityText
 
@@ -160,7 +161,7 @@ def paired_ratio(
     ):
         raise BaselineMismatchError(
             f"baseline and candidate read different tokens of {candidate.name}",
-            "Measure the baseline again with the candidate's tokenizer, text and windows: gate eval",
+            "Measure the baseline again, with this tokenizer, text and windows: gate eval",
         )
     from scipy.special import stdtrit
 
@@ -173,7 +174,7 @@ def paired_ratio(
 
 
 def _exp(x: float) -> float:
-    """exp without overflow."""
+    """The exponential, infinite instead of overflowing."""
     return math.exp(x) if not x > 700 else math.inf
 
 
@@ -202,15 +203,16 @@ def read_text(text: PerplexityText, root: Path) -> str:
 def _read_dataset(text: PerplexityText) -> str:
     import datasets
 
-    from_hub = BackendUnavailableError(
+    unavailable = BackendUnavailableError(
         f"data set {text.dataset} ({text.name or 'default'}, {text.split}) is not on this machine "
         "and the hub does not answer",
         "Name a local text instead: perplexity: {file: text.txt}",
     )
     try:
-        rows = datasets.load_dataset(str(text.dataset), text.name, split=text.split)
+        with cached_only_if_unreachable():
+            rows = datasets.load_dataset(str(text.dataset), text.name, split=text.split)
     except (OSError, ValueError) as error:
-        raise from_hub from error
+        raise unavailable from error
     if text.column not in rows.column_names:
         raise SettingsError(
             f"data set {text.dataset} has no column {text.column}",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gate.checkpoint import Checkpoint, TensorInfo
 from gate.errors import SettingsError
-from gate.quantization import Format, QuantizedLayer, Role, count_values
+from gate.quantization import SCALE_DTYPES, Format, QuantizedLayer, count_values
 from gate.records import Finding, LintResult, RuleInfo, Severity, Skipped
 
 if TYPE_CHECKING:
@@ -21,10 +21,6 @@ MOST_PER_RULE = 20
 MOST_CHARACTERS = 600
 """Of a message: names come from the checkpoint and may have any length."""
 
-SCALES = frozenset(
-    {Role.WEIGHT_SCALE, Role.WEIGHT_GLOBAL_SCALE, Role.INPUT_SCALE, Role.PRE_QUANT_SCALE}
-)
-SCALE_DTYPES = frozenset({"F8_E4M3", "F8_E8M0", "U8", "BF16", "F16", "F32", "F64"})
 KV_SCALES = (".k_scale", ".v_scale", ".kv_scale")
 
 SECTIONS = ("Flags", "Why", "Repair", "Source")
@@ -112,19 +108,17 @@ class ScaleRule(Rule):
     def check_checkpoint(self, checkpoint: Checkpoint, form: Format | None) -> Iterator[Finding]:
         """The KV cache's scales, which belong to no layer."""
         for info in checkpoint.tensors.values():
-            if info.name.endswith(KV_SCALES) and info.file not in checkpoint.broken_files:
-                yield from self._check(checkpoint, info)
+            if (
+                info.name.endswith(KV_SCALES)
+                and info.dtype in SCALE_DTYPES
+                and info.file not in checkpoint.broken_files
+            ):
+                yield from self.check_scale(info, *count_values(checkpoint.read(info), info.dtype))
 
     def check_weights(self, layer: QuantizedLayer) -> Iterator[Finding]:
         """The layer's scales."""
-        for role, info in layer.tensors.items():
-            if role in SCALES:
-                yield from self._check(layer.checkpoint, info)
-
-    def _check(self, checkpoint: Checkpoint, info: TensorInfo) -> Iterator[Finding]:
-        if info.dtype in SCALE_DTYPES:
-            values, counts = count_values(checkpoint.read(info), info.dtype)
-            yield from self.check_scale(info, values, counts)
+        for role, (values, counts) in layer.scales.items():
+            yield from self.check_scale(layer.tensors[role], values, counts)
 
 
 def lint(

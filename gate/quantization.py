@@ -6,6 +6,7 @@ One description of a format serves the rules, the size accounting and the evalua
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from gate.errors import UnknownFormatError
@@ -30,6 +31,13 @@ class Role(StrEnum):
     WEIGHT_G_IDX = "weight_g_idx"
     INPUT_SCALE = "input_scale"
     PRE_QUANT_SCALE = "pre_quant_scale"
+
+
+SCALES = frozenset(
+    {Role.WEIGHT_SCALE, Role.WEIGHT_GLOBAL_SCALE, Role.INPUT_SCALE, Role.PRE_QUANT_SCALE}
+)
+SCALE_DTYPES = FLOAT_DTYPES | {"F8_E4M3", "F8_E8M0", "U8"}
+"""Dtypes in which scales are stored; U8 holds E8M0."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,15 @@ class QuantizedLayer:
     def read(self, role: Role) -> Any:
         """Raw codes of one tensor, as numpy; see `Container.read`."""
         return self.checkpoint.read(self.tensors[role])
+
+    @cached_property
+    def scales(self) -> "Mapping[Role, tuple[np.ndarray, np.ndarray]]":
+        """The values of each scale and their counts, see `count_values`; read once."""
+        return {
+            role: count_values(self.read(role), info.dtype)
+            for role, info in self.tensors.items()
+            if role in SCALES and info.dtype in SCALE_DTYPES
+        }
 
     @property
     def packed(self) -> bool:
@@ -181,7 +198,7 @@ def require_decodable(checkpoint: "Checkpoint", form: Format | None) -> None:
         if declared is not None:
             method = declared.get("quant_method", "unnamed")
             raise UnknownFormatError(
-                f"{checkpoint.source} declares quantization method {method!r}, which has no decoder",
+                f"{checkpoint.source} declares quantization method {method!r}: it has no decoder",
                 "Judge it statically with gate lint, or export it with ModelOpt in FP8 or NVFP4.",
             )
         return
@@ -214,14 +231,14 @@ E2M1 = tuple(
 )
 """Value of each FP4 code. Source: OCP Microscaling Formats 1.0, table 6."""
 
-E8M0 = tuple(2.0 ** (code - 127) for code in range(255)) + (float("nan"),)
+E8M0 = (*(2.0 ** (code - 127) for code in range(255)), float("nan"))
 """Value of each MX scale code. Source: OCP Microscaling Formats 1.0, section 5.4.1."""
 
 E2M1_PAIRS = tuple((E2M1[byte & 0xF], E2M1[byte >> 4]) for byte in range(256))
 """The two values in one byte, the low nibble first."""
 
 LOOKUP_CHUNK = 1 << 18
-"""Codes decoded at a time: index and values stay in the processor's cache (benchmarks/decode.py)."""
+"""Codes decoded at a time: few enough for the processor's cache (see benchmarks/decode.py)."""
 
 
 def lookup(table: Sequence[Any], codes: "np.ndarray", xp: Any) -> Any:
@@ -241,21 +258,15 @@ def lookup(table: Sequence[Any], codes: "np.ndarray", xp: Any) -> Any:
     return out.reshape((*codes.shape, *values.shape[1:]))
 
 
-def count_values(raw: Any, dtype: str) -> tuple[Any, Any]:
+def count_values(raw: "np.ndarray", dtype: str) -> "tuple[np.ndarray, np.ndarray]":
     """The values that a tensor holds, float32, and how often each, int64; both of one length.
 
     Codes of one byte are counted, not decoded: a block scale has few of them and many elements.
-
-    Args:
-        raw: Raw codes, as numpy.
-        dtype: safetensors' name of a floating-point dtype, or U8 for E8M0.
-
-    Raises:
-        ValueError: `dtype` is not a floating-point one.
+    See `decode_float`.
     """
     import numpy as np
 
-    flat = np.asarray(raw).reshape(-1)
+    flat = raw.reshape(-1)
     if flat.dtype != np.uint8:
         values = decode_float(flat, dtype, np)
         return values, np.ones(len(values), np.int64)

@@ -3,20 +3,40 @@
 import fnmatch
 import os
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import reduce
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from gate.errors import SettingsError
 
 DEFAULT_FILE = "quant-gate.yaml"
 
-Limit = Annotated[Decimal, Field(gt=0, le=10, allow_inf_nan=False)]
-BY_WEIGHT_BITS = "by-weight-bits"
+
+class _WrittenFloat(float):
+    """A number of the settings file that remembers how it was written."""
+
+    text: str
+
+
+def _as_written(value: Any) -> Any:
+    return getattr(value, "text", value)
+
+
+Limit = Annotated[Decimal, Field(gt=0, le=10, allow_inf_nan=False), BeforeValidator(_as_written)]
+BY_WEIGHT_BITS: Literal["by-weight-bits"] = "by-weight-bits"
 PULL_REQUEST_EVENTS = frozenset({"pull_request", "pull_request_target", "merge_group"})
 
 
@@ -104,7 +124,9 @@ class PerplexityText(Part):
     @property
     def label(self) -> str:
         """What reports call it."""
-        return PurePath(self.file).name if self.file else f"{self.name or self.dataset}/{self.split}"
+        return (
+            PurePath(self.file).name if self.file else f"{self.name or self.dataset}/{self.split}"
+        )
 
 
 class PerplexityMetric(Part):
@@ -128,6 +150,19 @@ class TaskRun(Part):
     task: str
     options: TaskOptions
     metrics: tuple[TaskMetric, ...]
+
+
+def _metric_kind(value: Any) -> str:
+    """Which metric an entry means, so that only what is wrong with that one is said."""
+    is_text = "perplexity" in value if isinstance(value, Mapping) else hasattr(value, "perplexity")
+    return "perplexity metric" if is_text else "task metric"
+
+
+_Tagged = Annotated[
+    Annotated[TaskMetric, Tag("task metric")]
+    | Annotated[PerplexityMetric, Tag("perplexity metric")],
+    Discriminator(_metric_kind),
+]
 
 
 class Settings(Part):
@@ -154,7 +189,7 @@ class Settings(Part):
     allow_unsafe_tasks: tuple[str, ...] = ()
     include_path: str | None = None
     checkpoints: tuple[CheckpointRule, ...] = ()
-    metrics: tuple[Metric, ...] = Field(min_length=1)
+    metrics: tuple[_Tagged, ...] = Field(min_length=1)
     ignore: dict[str, str] = {}
 
     @property
@@ -198,12 +233,29 @@ class Settings(Part):
 
 
 def _match(pattern: tuple[str, ...], parts: tuple[str, ...]) -> bool:
-    """Glob over path components; `**` stands for any number of them, none included."""
-    if not pattern:
-        return not parts
-    if pattern[0] == "**":
-        return any(_match(pattern[1:], parts[skip:]) for skip in range(len(parts) + 1))
-    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _match(pattern[1:], parts[1:])
+    """Glob over path components; `**` stands for any number of them, none included.
+
+    The settings may come from anyone: what is reached after each component is kept, so that no
+    pattern takes exponential time.
+    """
+
+    def skipping(positions: set[int]) -> set[int]:
+        """With the positions behind any `**`, which may stand for nothing."""
+        for position in range(len(pattern)):
+            if position in positions and pattern[position] == "**":
+                positions.add(position + 1)
+        return positions
+
+    reached = skipping({0})
+    for part in parts:
+        after = set()
+        for position in reached - {len(pattern)}:
+            if pattern[position] == "**":
+                after.add(position)
+            elif fnmatch.fnmatchcase(part, pattern[position]):
+                after.add(position + 1)
+        reached = skipping(after)
+    return len(pattern) in reached
 
 
 def _shared(task: str, metrics: list[TaskMetric]) -> TaskOptions:
@@ -218,12 +270,14 @@ def _shared(task: str, metrics: list[TaskMetric]) -> TaskOptions:
         for name in known.keys() & stated.keys():
             if known[name] != stated[name]:
                 raise SettingsError(
-                    f"task {task} is given two values of {name}: {known[name]!r} and {stated[name]!r}",
+                    f"task {task} is given two values of {name}: "
+                    f"{known[name]!r} and {stated[name]!r}",
                     "State it once: the metrics of one task share one run.",
                 )
         return known | stated
 
-    return TaskOptions(**reduce(merge, metrics, {}))
+    none: dict[str, Any] = {}
+    return TaskOptions(**reduce(merge, metrics, none))
 
 
 IFEVAL_METRICS = (
@@ -269,11 +323,31 @@ def load(path: Path | None, threshold: Decimal | None = None) -> tuple[Settings,
     return settings, path.absolute().parent if path else Path.cwd()
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain YAML whose numbers remember their text: a limit is a decimal as written."""
+
+
+def _written_float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    number = loader.construct_yaml_float(node)
+    try:
+        Decimal(node.value)
+    except InvalidOperation:  # YAML's own spellings, such as .inf
+        return number
+    written = _WrittenFloat(number)
+    written.text = node.value
+    return written
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _written_float)
+
+
 def _parse(path: Path) -> Settings:
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}", "Name a readable file with --settings.") from error
+        raise SettingsError(
+            f"{path} cannot be read: {error}", "Name a readable file with --settings."
+        ) from error
     except (yaml.YAMLError, RecursionError) as error:
         raise SettingsError(f"{path} is not YAML: {error}", "Mend the file.") from error
     if not isinstance(value, Mapping):
@@ -281,23 +355,31 @@ def _parse(path: Path) -> Settings:
     try:
         return Settings.model_validate(value)
     except ValidationError as error:
-        raise SettingsError(f"{path} {_first(error)}", "Mend the file; schemas/settings.schema.json describes it.") from error
+        raise SettingsError(
+            f"{path} {_first(error, value)}",
+            "Mend the file; schemas/settings.schema.json describes it.",
+        ) from error
 
 
-def _first(error: ValidationError) -> str:
-    """The most telling violation, with its JSON pointer.
-
-    Pydantic reports every member of a union; the one that got furthest is what was meant.
-    """
-    deepest = max(error.errors(), key=lambda item: (item["type"] != "missing", len(item["loc"])))
-    kinds = {"TaskMetric", "PerplexityMetric"}
-    where = "/".join(str(part) for part in deepest["loc"] if part not in kinds)
-    return f"at /{where}: {deepest['msg']}"
+def _first(error: ValidationError, value: Mapping[str, Any]) -> str:
+    """The most telling violation, with its JSON pointer into `value`."""
+    worst = max(error.errors(), key=lambda item: (item["type"] != "missing", len(item["loc"])))
+    where: list[str] = []
+    node: Any = value
+    for part in worst["loc"]:
+        inside = isinstance(node, list) or (isinstance(node, Mapping) and part in node)
+        # What is neither a key nor absent is pydantic's name for a member of a union.
+        if inside or (worst["type"] == "missing" and part == worst["loc"][-1]):
+            where.append(str(part))
+            node = node[part] if inside else None
+    return f"at /{'/'.join(where)}: {worst['msg']}"
 
 
 def _with_threshold(settings: Settings, threshold: Decimal) -> Settings:
-    if not Decimal(0) < threshold <= Decimal(10):
-        raise SettingsError(f"--threshold {threshold} is not a share", "Give a number such as 0.95.")
+    if not (threshold.is_finite() and 0 < threshold <= 10):
+        raise SettingsError(
+            f"--threshold {threshold} is not a share", "Give a number such as 0.95."
+        )
     if not any(metric.min_retention is not None for metric in settings.task_metrics):
         raise SettingsError(
             "--threshold has no effect: no metric in the settings has min_retention",

@@ -122,7 +122,8 @@ def ratio_limit(metric: PerplexityMetric, weight_bits: int | None) -> Decimal | 
         return Decimal("1.15")
     bits = "an unknown number of" if weight_bits is None else str(weight_bits)
     raise SettingsError(
-        f"perplexity on {metric.perplexity.label}: no usual limit is known for weights of {bits} bits",
+        f"perplexity on {metric.perplexity.label}: no usual limit is known for weights "
+        f"of {bits} bits",
         "Give a number for max_ratio in quant-gate.yaml, for example 1.5.",
     )
 
@@ -370,8 +371,8 @@ def _ratio_sentence(
 
 def _degenerate(answer: CanaryAnswer) -> str:
     return (
-        f"{answer.task} document {answer.doc_id}: {answer.defect}, "
-        "which the baseline's answer to the same prompt has not"
+        f"{answer.task} document {answer.doc_id}: {answer.defect}; "
+        "the baseline's answer to the same prompt is sound"
     )
 
 
@@ -394,6 +395,6 @@ def _fix(lint: LintResult, unquantized: str) -> str:
             "scales are wrong or were calibrated on too little text."
         )
     return (
-        f"Keep the most sensitive layers ({algorithms} usually suffers most in down_proj and in the "
-        "first and last blocks) in FP8 or BF16, or recalibrate on text like the one judged."
+        f"Keep the most sensitive layers ({algorithms} usually suffers most in down_proj and in "
+        "the first and last blocks) in FP8 or BF16, or recalibrate on text like the one judged."
     )

@@ -140,9 +140,7 @@ def fp8(shape: tuple[int, ...]) -> Tensor:
     return "F8_E4M3", shape, codes.tobytes()
 
 
-def declaration(
-    algo: str, exclude: tuple[str, ...], algos: Mapping[str, str]
-) -> dict[str, Any]:
+def declaration(algo: str, exclude: tuple[str, ...], algos: Mapping[str, str]) -> dict[str, Any]:
     """What ModelOpt 0.47 declares, without the envelope."""
     body: dict[str, Any] = {"quant_algo": algo, "kv_cache_quant_algo": None}
     if algo == "MIXED_PRECISION":

@@ -70,11 +70,21 @@ def test_weights_digest_is_of_names_and_contents(tmp_path: Path):
 
 
 def test_weights_outside_the_checkpoint_are_not_read(tmp_path: Path):
-    (tmp_path / "secret").write_bytes(b"secret")
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "model.safetensors").symlink_to(tmp_path / "secret")
+    (tmp_path / "secret").write_bytes(b"secret")
+    digest = baseline.weights_digest(open_checkpoint(tmp_path / "c", CONTAINERS))
+    (tmp_path / "secret").write_bytes(b"other")
+    assert baseline.weights_digest(open_checkpoint(tmp_path / "c", CONTAINERS)) == digest
+
+
+def test_a_file_that_became_a_link_outwards_is_refused(tmp_path: Path):
+    checkpoint = shards(tmp_path / "1", {"a.safetensors": b"one"})
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "1" / "a.safetensors").unlink()
+    (tmp_path / "1" / "a.safetensors").symlink_to(tmp_path / "secret")
     with pytest.raises(CheckpointError, match="leads out"):
-        baseline.weights_digest(open_checkpoint(tmp_path / "c", CONTAINERS))
+        baseline.weights_digest(checkpoint)
 
 
 def test_a_vanished_weight_file_is_a_clear_error(tmp_path: Path):

@@ -79,7 +79,8 @@ def test_a_folder_without_a_configuration_lists_its_children(tmp_path: Path) -> 
 
 def test_a_link_to_a_directory_is_no_child(tmp_path: Path) -> None:
     checkpoints.build(tmp_path / "a", None)
-    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / "again").symlink_to(tmp_path / "a")
+    (tmp_path / "loop").symlink_to(tmp_path)
     assert find_checkpoints(tmp_path, CONTAINERS) == (tmp_path / "a",)
 
 

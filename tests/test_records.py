@@ -118,7 +118,9 @@ def test_value_and_standard_error_of_a_task():
 
 def test_weighted_documents_count_by_their_points():
     two = task([2.0, 1.0])
-    samples = tuple(s.model_copy(update={"weight": w}) for s, w in zip(two.samples, (2.0, 3.0)))
+    samples = tuple(
+        s.model_copy(update={"weight": w}) for s, w in zip(two.samples, (2.0, 3.0), strict=True)
+    )
     assert two.model_copy(update={"samples": samples}).value == 0.6
 
 

@@ -159,9 +159,7 @@ def test_a_metric_is_named_with_its_filter():
         task(scores(400), metric="exact_match", filter="strict-match"),
         task(scores(350), metric="exact_match", filter="flexible-extract"),
     )
-    (comparison,), _ = run(
-        gating(metric="exact_match", filter="flexible-extract"), both, both
-    )
+    (comparison,), _ = run(gating(metric="exact_match", filter="flexible-extract"), both, both)
     assert comparison.metric == "exact_match,flexible-extract"
     assert comparison.baseline == pytest.approx(350 / 491)
 

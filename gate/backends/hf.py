@@ -1,15 +1,14 @@
-"""The reference: transformers, on exactly decoded weights, with inputs rounded as a runtime does."""
+"""The reference: transformers on exactly decoded weights, inputs rounded as a runtime does it."""
 
 import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from gate.backends import hf_inputs, hf_model
+from gate.backends import hf_inputs, hf_memory, hf_model
 from gate.backends.hf_model import LoadProgress
 from gate.checkpoint import Checkpoint
 from gate.errors import NonFiniteLogitsError
@@ -99,7 +98,7 @@ class Hf:
         """See `Backend.score`."""
         if self._language_model is None:
             self._language_model = self._tasks.language_model(self.model, self.settings.batch_size)
-        with _guarded(f"answering {len(doc_ids)} documents of {task} together"):
+        with hf_memory.guarded(f"answering {len(doc_ids)} documents of {task} together"):
             return self._tasks.score(self._language_model, task, doc_ids)
 
     @property
@@ -116,7 +115,7 @@ class Hf:
     def logprobs(self, token_ids: np.ndarray) -> np.ndarray:
         """See `Backend.logprobs`."""
         out = np.empty((token_ids.shape[0], token_ids.shape[1] - 1), dtype=np.float32)
-        with _guarded(f"reading {len(token_ids)} windows together"):
+        with hf_memory.guarded(f"reading {len(token_ids)} windows together"):
             logits = self._logits(token_ids)
             # One window at a time: float32 logits take twice the room of the model's own.
             for row, ids in enumerate(token_ids):
@@ -132,7 +131,7 @@ class Hf:
         state.changed = state.codes = 0
         try:
             for window in token_ids:
-                with _guarded("measuring the rounding floor"):
+                with hf_memory.guarded("measuring the rounding floor"):
                     state.order, state.counting = "runtime", True
                     runtime = self._logits(window[None])[0]
                     state.order, state.counting = "modelopt", False
@@ -148,15 +147,9 @@ class Hf:
     @cached_property
     def tokenizer(self) -> Any:
         """The checkpoint's own."""
-        if self._harness is not None:
-            return self._harness.tokenizer
-        from transformers import AutoTokenizer
+        from gate.harness import load_tokenizer
 
-        return AutoTokenizer.from_pretrained(
-            self.checkpoint.path,
-            trust_remote_code=self.settings.trust_remote_code,
-            local_files_only=True,
-        )
+        return load_tokenizer(self.checkpoint.path, self.settings.trust_remote_code)
 
     @property
     def _tasks(self) -> "Harness":
@@ -180,7 +173,9 @@ class Hf:
             f"{'FP8' if s.num_bits == 8 else 'NVFP4'} {'dynamic' if s.dynamic else 'static'}"
             for s in (quantizer.scheme for quantizer in self.quantizers.values())
         }
-        kernel = f"weights decoded to {self.dtype}, inputs rounded to {' and '.join(sorted(schemes))}"
+        kernel = (
+            f"weights decoded to {self.dtype}, inputs rounded to {' and '.join(sorted(schemes))}"
+        )
         if skipped:
             kernel += f"; inputs of the experts in {len(skipped)} modules not quantized"
         return kernel
@@ -210,7 +205,8 @@ def _logprobs(logits: Any, ids: np.ndarray) -> np.ndarray:
             raise _non_finite()
         targets = torch.from_numpy(ids[1:].copy()).to(scores.device)
         chosen = scores.gather(-1, targets[:, None])[:, 0]
-        return (chosen - scores.logsumexp(-1)).cpu().numpy()
+        found: np.ndarray = (chosen - scores.logsumexp(-1)).cpu().numpy()
+    return found
 
 
 def _refuse_non_finite(module: Any, args: Any, output: Any) -> None:
@@ -226,19 +222,3 @@ def _non_finite() -> NonFiniteLogitsError:
         "the model computed logits that are NaN or infinite",
         "Look for scales that are zero, infinite or NaN: gate lint CHECKPOINT",
     )
-
-
-@contextmanager
-def _guarded(what: str) -> Iterator[None]:
-    """Memory that ran out becomes our own error."""
-    import torch
-
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        ours = hf_model.out_of_memory(error, what)
-        if ours is None:
-            raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        raise ours from error

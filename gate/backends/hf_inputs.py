@@ -46,6 +46,7 @@ class InputQuantizer:
         self.scheme, self.input_scale, self.rounding = scheme, input_scale, rounding
 
     def __call__(self, x: "torch.Tensor") -> "torch.Tensor":
+        """Quantize and dequantize `x`; count changed codes where that is asked for."""
         # A scale on the device divides exactly; a Python number may be inverted first.
         if self.input_scale is not None and self.input_scale.device != x.device:
             self.input_scale = self.input_scale.to(x.device)
@@ -126,7 +127,11 @@ def _quantizer(layers: Sequence[QuantizedLayer], rounding: Rounding) -> InputQua
     import torch
 
     scales = [
-        float(decode_float(layer.read(Role.INPUT_SCALE), layer.tensors[Role.INPUT_SCALE].dtype, np).max())
+        float(
+            decode_float(
+                layer.read(Role.INPUT_SCALE), layer.tensors[Role.INPUT_SCALE].dtype, np
+            ).max()
+        )
         for layer in layers
         if Role.INPUT_SCALE in layer.tensors
     ]
@@ -139,9 +144,7 @@ def _quantizer(layers: Sequence[QuantizedLayer], rounding: Rounding) -> InputQua
     return InputQuantizer(scheme, scale, rounding)
 
 
-def _by_parameter(
-    model: Any, layers: Iterable[QuantizedLayer]
-) -> dict[str, list[QuantizedLayer]]:
+def _by_parameter(model: Any, layers: Iterable[QuantizedLayer]) -> dict[str, list[QuantizedLayer]]:
     """The model's parameter to the checkpoint's layers that it was made of."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import (
@@ -160,9 +163,7 @@ def _by_parameter(
         if layer.input_scheme is None:
             continue
         name = layer.tensors[Role.WEIGHT].name
-        renamed, _ = rename_source_key(
-            name, renamings, converters, model.base_model_prefix, state
-        )
+        renamed, _ = rename_source_key(name, renamings, converters, model.base_model_prefix, state)
         parameter = next((candidate for candidate in (renamed, name) if candidate in state), None)
         if parameter is not None:
             found[parameter].append(layer)

@@ -7,13 +7,20 @@ it is given slices that decode when they are indexed.
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gate.backends import hf_memory
 from gate.checkpoint import Checkpoint, TensorInfo
-from gate.errors import BackendError, BackendUnavailableError, CheckpointError, OutOfMemoryError
+from gate.errors import (
+    BackendError,
+    BackendUnavailableError,
+    CheckpointError,
+    GateError,
+)
 from gate.quantization import Format, QuantizedLayer, Role
 
 if TYPE_CHECKING:
@@ -28,11 +35,16 @@ TORCH_DTYPES = {
 }  # fmt: skip
 """safetensors' names of what a model holds as it is stored."""
 
-MALFORMED = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """What transformers raises on a configuration that it cannot make sense of."""
-
-HEADROOM = 1.2
-"""Device memory per byte of weights: activations and the KV cache need the rest."""
 
 NAMED = 5
 """Tensors named in a message."""
@@ -66,31 +78,40 @@ def load(
     with quiet():
         config = _config(checkpoint, trust_remote_code)
         model_class = _model_class(checkpoint, config, trust_remote_code)
+        dtype = _dtype(checkpoint, config)
         options: dict[str, Any] = {
             "config": config,
             "output_loading_info": True,
             "ignore_mismatched_sizes": True,  # they are reported below, with all others
-            **_placement(checkpoint, form),
+            **hf_memory.placement(checkpoint, form, dtype.itemsize),
         }
+        failures: list[Exception] = []
         try:
             if form is None:
                 path, where = checkpoint.path, {"use_safetensors": True, "local_files_only": True}
                 model, info = model_class.from_pretrained(path, dtype="auto", **where, **options)
             else:
-                dtype = _dtype(checkpoint, config)
-                tensors = _lazy_tensors(checkpoint, form, dtype, progress)
+                tensors = _lazy_tensors(checkpoint, form, dtype, progress, failures)
                 model, info = model_class.from_pretrained(
                     None, state_dict=tensors, dtype=dtype, **options
                 )
                 model.name_or_path = model.config.name_or_path = str(checkpoint.path)
                 model.generation_config = _generation_config(checkpoint.path)
         except (MemoryError, *MALFORMED) as error:
-            raise out_of_memory(error, "loading the weights") or BackendError(
-                f"transformers cannot load {checkpoint.source}: {error}",
-                "Validate the checkpoint first: gate lint " + checkpoint.source,
-            ) from error
+            # transformers notes only the text of what went wrong while it converted.
+            raise _load_error(checkpoint, failures[0] if failures else error) from error
     _require_complete(checkpoint, model_class.__name__, info)
     return model
+
+
+def _load_error(checkpoint: Checkpoint, cause: Exception) -> GateError:
+    """What to raise for an exception that ended the loading."""
+    if isinstance(cause, GateError):
+        return cause
+    return hf_memory.out_of_memory(cause, "loading the weights") or BackendError(
+        f"transformers cannot load {checkpoint.source}: {cause}",
+        "Validate the checkpoint first: gate lint " + checkpoint.source,
+    )
 
 
 class LazyTensor:
@@ -104,9 +125,16 @@ class LazyTensor:
 
 
 def _lazy_tensors(
-    checkpoint: Checkpoint, form: Format, dtype: "torch.dtype", progress: LoadProgress | None
+    checkpoint: Checkpoint,
+    form: Format,
+    dtype: "torch.dtype",
+    progress: LoadProgress | None,
+    failures: list[Exception],
 ) -> dict[str, LazyTensor]:
-    """Parameter name to slice, companions of quantized weights left out."""
+    """Parameter name to slice, companions of quantized weights left out.
+
+    What goes wrong while reading is added to `failures`.
+    """
     import torch
 
     layers = {
@@ -121,16 +149,20 @@ def _lazy_tensors(
         # transformers reads with several threads: the lock keeps one float32 tensor in memory.
         with lock:
             layer = layers.get(info.name)
-            if layer is None:
-                tensor = _stored(checkpoint, info)
-            else:
-                tensor = torch.from_numpy(form.dequantize(layer, np)).to(dtype)
+            try:
+                if layer is None:
+                    tensor = _stored(checkpoint, info)
+                else:
+                    tensor = torch.from_numpy(form.dequantize(layer, np)).to(dtype)
+            except Exception as error:
+                failures.append(error)
+                raise
             done += 1
             if progress:
                 progress(done, len(stored))
         return tensor
 
-    return {info.name: LazyTensor(lambda info=info: read(info)) for info in stored}
+    return {info.name: LazyTensor(partial(read, info)) for info in stored}
 
 
 def _stored(checkpoint: Checkpoint, info: TensorInfo) -> "torch.Tensor":
@@ -159,7 +191,7 @@ def _config(checkpoint: Checkpoint, trust_remote_code: bool) -> Any:
     except (StrictDataclassError, *MALFORMED) as error:
         raise _unsupported(checkpoint, " ".join(str(error).split())) from error
     for part in (config, getattr(config, "text_config", None)):
-        if getattr(part, "quantization_config", None) is not None:
+        if part is not None and getattr(part, "quantization_config", None) is not None:
             del part.quantization_config
     return config
 
@@ -183,7 +215,7 @@ def _model_class(checkpoint: Checkpoint, config: Any, trust_remote_code: bool) -
         raise _unsupported(checkpoint, f"there is no class {names[0]}")
     if not trust_remote_code:
         raise BackendUnavailableError(
-            f"{names[0]} of {checkpoint.source} is Python code of the checkpoint's own ({reference})",
+            f"{names[0]} of {checkpoint.source} is the checkpoint's own Python code: {reference}",
             "If you trust it, set trust_remote_code: true in the settings.",
         )
     return get_class_from_dynamic_module(reference, str(checkpoint.path), local_files_only=True)
@@ -198,7 +230,7 @@ def _unsupported(checkpoint: Checkpoint, why: str) -> BackendUnavailableError:
     )
 
 
-def _dtype(checkpoint: Checkpoint, config: Any) -> "torch.dtype":
+def _dtype(checkpoint: Checkpoint, config: Any) -> Any:
     """What `dtype="auto"` means: the configuration's, else that of the first stored float."""
     import torch
 
@@ -216,43 +248,6 @@ def _generation_config(path: Path) -> Any:
         return GenerationConfig.from_pretrained(path, local_files_only=True)
     return GenerationConfig.from_pretrained(
         path, config_file_name="config.json", local_files_only=True, _from_model_config=True
-    )
-
-
-def _placement(checkpoint: Checkpoint, form: Format | None) -> dict[str, Any]:
-    """Where the weights go: the fewest CUDA devices, emptiest first; else the CPU."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return {}
-    from gate.size import decoded_bytes
-
-    free = {i: torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())}
-    chosen = fewest_devices(free, int(HEADROOM * decoded_bytes(checkpoint, form)))
-    if len(chosen) == 1:
-        return {"device_map": {"": next(iter(chosen))}}
-    return {"device_map": "auto", "max_memory": chosen}
-
-
-def fewest_devices(free: Mapping[int, int], needed: int) -> dict[int, int]:
-    """The fewest devices that hold `needed` bytes together, with their free bytes.
-
-    Args:
-        free: Device to its free bytes.
-        needed: Bytes.
-
-    Raises:
-        OutOfMemoryError: All together do not.
-    """
-    chosen: dict[int, int] = {}
-    for device in sorted(free, key=lambda device: (-free[device], device)):
-        chosen[device] = free[device]
-        if sum(chosen.values()) >= needed:
-            return chosen
-    raise OutOfMemoryError(
-        f"the decoded model needs {needed / 2**30:.1f} GiB; all {len(free)} devices together "
-        f"have {sum(free.values()) / 2**30:.1f} GiB free",
-        "Use more or larger devices, or set CUDA_VISIBLE_DEVICES= to run on the CPU.",
     )
 
 
@@ -280,25 +275,9 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def out_of_memory(error: BaseException, what: str) -> OutOfMemoryError | None:
-    """The error as ours if it means that memory ran out; else None."""
-    import torch
-
-    text = str(error)
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "alloc" in text and "memory" in text
-    ):
-        first = text.splitlines()[0] if text else type(error).__name__
-        return OutOfMemoryError(
-            f"memory ran out while {what}: {first}",
-            "Lower batch_size, max_gen_toks or the perplexity window, or use a larger device.",
-        )
-    return None
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
-    """transformers' own progress bars and warnings silenced."""
+    """Silence the progress bars and warnings of transformers."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -5,6 +5,7 @@ Source: https://huggingface.co/docs/safetensors/index#format
 
 import json
 import math
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,9 @@ NAME_MAX = 1024
 
 RANK_MAX = 64
 """Dimensions of a tensor: torch's own limit."""
+
+COPY_BYTES = 1 << 16
+"""Mapping costs more than copying below this."""
 
 RAW_DTYPES = {
     "BOOL": np.uint8, "U8": np.uint8, "I8": np.int8, "I16": np.int16, "U16": np.uint16,
@@ -63,24 +67,28 @@ class Safetensors:
         return _header(name, entries, data_bytes=size - 8 - length)
 
     def read(self, path: Path, info: TensorInfo) -> np.ndarray:
-        """Map one tensor's raw codes."""
+        """Map one tensor's raw codes, or copy them where they are few."""
+        begin, end = info.data_offsets
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-        begin, end = info.data_offsets
-        if 8 + length + end > path.stat().st_size:
-            raise CheckpointError(
-                f"{path.name} ends before tensor {info.name} does",
-                f"Upload or download {path.name} again.",
-            )
-        if begin == end:
-            return np.empty(info.shape, RAW_DTYPES.get(info.dtype, np.uint8))
-        mapped = np.memmap(path, np.uint8, "r", offset=8 + length + begin, shape=(end - begin,))
+            start = 8 + length + begin
+            if 8 + length + end > os.fstat(file.fileno()).st_size:
+                raise CheckpointError(
+                    f"{path.name} ends before tensor {info.name} does",
+                    f"Upload or download {path.name} again.",
+                )
+            if end - begin < COPY_BYTES:
+                file.seek(start)
+                raw = np.frombuffer(file.read(end - begin), np.uint8)
+            else:
+                # np.asarray drops the memmap class, whose every view and ufunc is slower.
+                raw = np.asarray(np.memmap(file, np.uint8, "r", start, (end - begin,)))
         if info.dtype in RAW_DTYPES:
-            # np.asarray drops the memmap class, whose every view and ufunc is slower.
-            return np.asarray(mapped).view(RAW_DTYPES[info.dtype]).reshape(info.shape)
-        bits = DTYPE_BITS[info.dtype]
-        shape = info.shape if bits == 8 else (*info.shape[:-1], info.shape[-1] * bits // 8)
-        return np.asarray(mapped).reshape(shape)
+            return raw.view(RAW_DTYPES[info.dtype]).reshape(info.shape)
+        shape = info.shape
+        if shape:
+            shape = (*shape[:-1], shape[-1] * DTYPE_BITS[info.dtype] // 8)
+        return raw.reshape(shape)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ ALGORITHM_NAMES = frozenset({
 """Every `quant_algo`, upper case. Source: ModelOpt 0.47 and TensorRT-LLM's `QuantAlgo`."""
 
 KV_ALGORITHM_NAMES = frozenset({"FP8", "INT8", "NVFP4", "NVFP4_AFFINE"})
-"""Every `kv_cache_quant_algo`. Source: ModelOpt 0.47 `KV_CACHE_*` in `quant_utils.py`."""
+"""Every `kv_cache_quant_algo`. Source: ModelOpt 0.47 (`modelopt/torch/export/model_config.py`)."""
 
 
 def is_modelopt(config: Mapping[str, Any]) -> bool:
@@ -138,7 +138,8 @@ class Exclusions:
     public checkpoint. The patterns are untrusted, so each takes time linear in the name's length,
     and an expression for which that cannot be promised matches nothing.
 
-    Source: TensorRT-LLM `is_module_excluded_from_quantization`.
+    Source: https://github.com/NVIDIA/TensorRT-LLM
+    (`QuantConfig.is_module_excluded_from_quantization`).
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:

@@ -1,5 +1,6 @@
 """One batch through the model: answers, how they ended, and what can go wrong."""
 
+import bisect
 import functools
 import gc
 from collections.abc import Callable, Collection, Sequence
@@ -24,11 +25,17 @@ class LanguageModel(Protocol):
     max_length: int
     generations: dict[str, list[Generation]]
 
-    def generate_until(self, requests: list[Any]) -> list[str]: ...
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """Answers, in the order of the requests."""
+        ...
 
-    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]: ...
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """Log-probability in nats of each continuation, and whether it is the greedy one."""
+        ...
 
-    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]: ...
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        """Log-probability in nats of each whole text."""
+        ...
 
 
 def answer(lm: LanguageModel, instances: Sequence[Any]) -> None:
@@ -141,14 +148,13 @@ def _generation(
         stop: Strings that end it; a row runs on while others of its batch do.
     """
     length = next((i for i, token in enumerate(row) if token in ends), len(row))
-    ended = length < len(row) or len(row) < limit
-    if any(text and text in tokenizer.decode(row[:length]) for text in stop):
-        low, high = 0, length
-        while low < high:
-            middle = (low + high) // 2
-            if any(text and text in tokenizer.decode(row[: middle + 1]) for text in stop):
-                high = middle
-            else:
-                low = middle + 1
-        return Generation(low, True)
-    return Generation(length, ended)
+
+    def stopped(count: int) -> bool:
+        text = tokenizer.decode(row[:count])
+        return any(string and string in text for string in stop)
+
+    if stopped(length):
+        return Generation(
+            bisect.bisect_left(range(length), True, key=lambda n: stopped(n + 1)), True
+        )
+    return Generation(length, length < len(row) or len(row) < limit)

@@ -99,7 +99,8 @@ def _chat_template(tokenizer: Any, options: TaskOptions) -> Callable[..., str]:
     model = SimpleNamespace(
         tokenizer=tokenizer, chat_template_args=options.chat_template_kwargs or {}
     )
-    return functools.partial(HFLM.apply_chat_template, model)
+    rendered: Callable[..., str] = functools.partial(HFLM.apply_chat_template, model)
+    return rendered
 
 
 def _collect(run: TaskRun, task: Any, templated: bool, digest: str | None, tokenizer: Any) -> Task:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -37,12 +38,29 @@ def render(report: Report, *, color: bool = False, width: int = 100) -> str:
         Text(f"Also: {plain(reason)}") for reason in verdict.reasons[1 : wording.MAX_FINDINGS]
     ]
     if verdict.comparisons:
-        parts += [Text(), _metrics(verdict.comparisons)]
+        parts.append(_metrics(verdict.comparisons))
         parts += _budgets(verdict.comparisons)
     parts += _canary(verdict.canary)
     parts += _lint(report.lint)
     parts += [Text(), _facts([*wording.facts(report), ("Repeat", report.command)])]
     return _rendered(Group(*parts), color, width)
+
+
+def result(stored: EvalResult, path: Path, *, color: bool = False, width: int = 100) -> str:
+    """What was measured and where it was stored: no verdict, since nothing was compared."""
+    head = Text.assemble(
+        ("Measured", "bold"), f"  {plain(stored.model)}; stored in {plain(str(path))}"
+    )
+    table = _table(("metric", "value", "standard error", "documents"))
+    for task in stored.tasks:
+        name = plain(f"{task.task} · {task.metric}")
+        table.add_row(name, f"{task.value:.4f}", f"{task.stderr:.4f}", str(len(task.samples)))
+    for found in stored.perplexities:
+        windows = wording.count(len(found.window_nll), "window")
+        table.add_row(plain(f"perplexity · {found.name}"), f"{found.value:.2f}", "", windows)
+    facts = [("Size", wording.size_sentence(stored.size)), ("Run", wording.run_sentence(stored))]
+    facts.append(("Took", wording.duration(stored.duration_s)))
+    return _rendered(Group(head, table, _facts(facts)), color, width)
 
 
 def variants(
@@ -145,26 +163,25 @@ def _canary(answers: Sequence[CanaryAnswer]) -> list[RenderableType]:
 
 
 def _lint(lint: LintResult) -> list[RenderableType]:
-    parts: list[RenderableType] = [Text(), Text("Lint", style="bold")]
-    parts[-1] = Text.assemble(("Lint", "bold"), f"  {wording.lint_summary(lint)}")
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     for finding in wording.findings(lint):
-        line = Text("  ")
-        line.append(f"{finding.severity:<8}", style=SEVERITY_STYLE[finding.severity])
-        line.append(plain(finding.rule), style="bold")
+        line = Text.assemble((plain(finding.rule), "bold"), f": {plain(finding.message)}")
         place = wording.finding_place(finding)
-        line.append(f": {plain(finding.message)}")
         if place:
-            line.append(f" [{plain(place)}]", style="dim")
-        parts += [line, Padding(Text(f"Fix: {plain(finding.fix)}"), (0, 0, 0, 10))]
+            line.append(f"\n{plain(place)}", style="dim")
+        line.append(f"\nFix: {plain(finding.fix)}")
+        grid.add_row(Text(f"  {finding.severity}", SEVERITY_STYLE[finding.severity]), line)
     more = wording.more_findings(lint)
     if more:
-        parts.append(Text(f"  {more}"))
+        grid.add_row("", more)
     for finding in wording.ignored(lint):
-        reason = f"  ignored {plain(finding.rule)}: {plain(finding.message)} "
-        parts.append(Text(f"{reason}(because: {plain(finding.ignored or '')})"))
+        why = f"{finding.rule}: {finding.message} (because: {finding.ignored})"
+        grid.add_row("  ignored", Text(plain(why)))
     for skipped in lint.skipped:
-        parts.append(Text(f"  skipped {plain(skipped.rule)}: {plain(skipped.reason)}", style="dim"))
-    return parts
+        grid.add_row("  skipped", Text(plain(f"{skipped.rule}: {skipped.reason}")))
+    return [Text(), Text.assemble(("Lint", "bold"), f"  {wording.lint_summary(lint)}"), grid]
 
 
 def _facts(facts: Sequence[tuple[str, str]]) -> Table:

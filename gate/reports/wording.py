@@ -64,11 +64,11 @@ def metric_cells(comparison: Comparison) -> tuple[str, ...]:
     value = "{:.3f}" if percent else "{:.2f}"
     low, high = comparison.ci_low, comparison.ci_high
     return (
-        f"{comparison.task} · {comparison.metric}",
+        f"{comparison.task} {comparison.metric}",
         value.format(comparison.baseline),
         value.format(comparison.candidate),
         _retained(comparison),
-        "" if low is None or high is None else f"{low:.3f} to {high:.3f}",
+        "" if low is None or high is None else f"{low:.3f} – {high:.3f}",
         limit(comparison),
         outcome(comparison),
     )
@@ -96,7 +96,7 @@ def _retained(comparison: Comparison) -> str:
     if comparison.retention != comparison.retention:
         return ""
     # A ratio of perplexities is read as "times".
-    sign = "" if comparison.losses is not None else "× "
+    sign = "" if comparison.losses is not None else "×"
     return f"{sign}{comparison.retention:.3f}"
 
 
@@ -234,7 +234,7 @@ def variant_table(
             metrics.setdefault((comparison.task, comparison.metric), comparison)
     # The article's order: perplexity before the tasks.
     keys = sorted(metrics, key=lambda key: metrics[key].losses is not None)
-    header = ["variant", "size", "bits/weight", "compression", *(" · ".join(key) for key in keys)]
+    header = ["variant", "size", "bits/weight", "compression", *(" ".join(key) for key in keys)]
     first = [_value(metrics[key], metrics[key].baseline) for key in keys]
     table = [["baseline", *_size_cells(baseline, baseline), *first]]
     for name, result, comparisons in rows:
@@ -247,9 +247,8 @@ def variant_table(
 def _variant_cell(comparison: Comparison | None) -> str:
     if comparison is None:
         return ""
-    word = f" {VERDICTS[comparison.outcome]}" if comparison.outcome else ""
-    value = _value(comparison, comparison.candidate)
-    return f"{value} ({_retained(comparison)}){word}" if _retained(comparison) else f"{value}{word}"
+    value, retained = _value(comparison, comparison.candidate), _retained(comparison)
+    return f"{value} ({retained})" if retained else value
 
 
 def _value(comparison: Comparison, value: float) -> str:

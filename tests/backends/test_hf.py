@@ -13,7 +13,7 @@ from tiny_models import VOCABULARY, export, llama, opened, qwen3_moe, vision_lan
 
 from gate import activations
 from gate.backends.hf import Hf, kl_divergence
-from gate.backends.hf_model import fewest_devices
+from gate.backends.hf_memory import fewest_devices
 from gate.errors import (
     BackendError,
     BackendUnavailableError,
@@ -177,9 +177,13 @@ def test_rounds_both_inputs_of_fused_experts(recipe: str, exported: Any) -> None
         expected = torch.zeros(6, 128)
         for token, expert in ((t, e) for t in range(6) for e in chosen[t].tolist()):
             gate, up = linear(rounded[token], module.gate_up_proj[expert]).chunk(2)
-            hidden = activations.fake_quantize((silu(gate) * up)[None], scheme, largest("down_proj"))
+            hidden = activations.fake_quantize(
+                (silu(gate) * up)[None], scheme, largest("down_proj")
+            )
             expected[token] += 0.5 * linear(hidden, module.down_proj[expert])[0].float()
-    assert torch.allclose(ours.float(), expected, rtol=0.02, atol=2e-3 * float(expected.abs().max()))
+    assert torch.allclose(
+        ours.float(), expected, rtol=0.02, atol=2e-3 * float(expected.abs().max())
+    )
 
 
 def test_equals_modelopts_model_in_memory(exported: Any, tmp_path: Path) -> None:
@@ -202,13 +206,12 @@ def share(ours: Hf, theirs: Any) -> None:
         module = theirs.get_submodule(parameter.removesuffix(".weight"))
         module.weight_quantizer.disable()
         module.weight.copy_(ours.model.get_parameter(parameter))
-        module.input_quantizer.amax = quantizer.input_scale * activations.E4M3_MAX
+        # Its own setter would round to the model's bfloat16.
+        module.input_quantizer._amax = quantizer.input_scale * activations.E4M3_MAX
 
 
 def test_reads_windows_like_the_model(exported: Any) -> None:
     """Log-probabilities of every token but the first, float32, windows independent."""
-    import torch
-
     with backend(exported("llama", "NVFP4_DEFAULT"), "emulate") as loaded:
         ours = loaded.logprobs(WINDOWS)
         assert (ours.dtype, ours.shape) == (np.float32, (3, 31))
@@ -235,11 +238,14 @@ def test_dynamic_inputs_need_no_stored_scale(exported: Any) -> None:
 
 
 def test_generation_config_is_the_checkpoints(changed: Path, tmp_path: Path) -> None:
-    """End tokens and sampling as a plain load of the directory has them, with the file and without."""
+    """As a plain load of the directory has it, with the file and without."""
     from transformers import AutoModelForCausalLM
 
     plain = decoded_copy(changed, tmp_path / "plain")
-    for content in ({"eos_token_id": [2, 7], "bos_token_id": 1, "temperature": 0.6, "do_sample": True}, None):
+    for content in (
+        {"eos_token_id": [2, 7], "bos_token_id": 1, "temperature": 0.6, "do_sample": True},
+        None,
+    ):
         for path in (changed, plain):
             file = path / "generation_config.json"
             file.unlink(missing_ok=True)
@@ -251,7 +257,9 @@ def test_generation_config_is_the_checkpoints(changed: Path, tmp_path: Path) -> 
             assert not content or expected["eos_token_id"] == [2, 7]
 
 
-def test_reports_progress_and_stays_silent(exported: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_reports_progress_and_stays_silent(
+    exported: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
     seen: list[tuple[int, int]] = []
     with backend(exported("llama", "FP8_DEFAULT"), progress=lambda *done: seen.append(done)):
         pass
@@ -294,6 +302,23 @@ def test_no_weight_is_made_up_or_dropped(
         pass
 
 
+def test_a_scale_of_the_wrong_shape_is_told(changed: Path) -> None:
+    import torch
+
+    scale = "model.layers.0.mlp.up_proj.weight_scale"
+    edit_weights(changed, lambda tensors: tensors.update({scale: torch.ones(3)}))
+    with pytest.raises(BackendError, match="cannot load"), backend(changed):
+        pass
+
+
+def test_a_file_cut_off_after_opening_is_told(changed: Path) -> None:
+    file = changed / "model.safetensors"
+    loaded = backend(changed)
+    file.write_bytes(file.read_bytes()[:-64])
+    with pytest.raises(CheckpointError, match="ends before"), loaded:
+        pass
+
+
 def test_an_input_scale_that_is_missing_is_named(changed: Path) -> None:
     edit_weights(changed, lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.input_scale"))
     with backend(changed, "off"):
@@ -313,7 +338,7 @@ def test_an_input_scale_that_is_missing_is_named(changed: Path) -> None:
         ({"hidden_size": "wide"}, "cannot build"),
         (
             {"architectures": ["Own"], "auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}},
-            "Python code of the checkpoint's own",
+            "the checkpoint's own Python code",
         ),
     ],
 )
@@ -343,7 +368,9 @@ def test_logits_that_are_not_finite_end_the_run(value: float, changed: Path) -> 
 @pytest.mark.parametrize(
     "error",
     [
-        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"
+        ),
         MemoryError(),
     ],
 )

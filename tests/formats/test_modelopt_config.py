@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gate.formats.modelopt import ALGORITHMS
+from gate.formats.modelopt_algorithms import ALGORITHMS
 from gate.formats.modelopt_config import ALGORITHM_NAMES, Exclusions
 
 Q = "model.layers.12.self_attn.q_proj"

@@ -5,12 +5,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import export, llama, opened
 
 from gate.errors import UnknownFormatError
-from gate.quantization import E2M1, E2M1_PAIRS, E4M3, LOOKUP_CHUNK, QuantizedLayer, decode_float, lookup
+from gate.quantization import (
+    E2M1,
+    E2M1_PAIRS,
+    E4M3,
+    LOOKUP_CHUNK,
+    QuantizedLayer,
+    decode_float,
+    lookup,
+)
 
 RECIPES = {
     "FP8_DEFAULT": {"FP8"},
@@ -54,8 +62,14 @@ def assert_decodes(path: Path, algorithms: set[str]) -> None:
     stored = load_file(path / "model.safetensors")
     layers = [layer for layer in form.layers(checkpoint) if layer.packed]
     assert {layer.algo.upper() for layer in layers} == algorithms
-    packed = {name for name, tensor in stored.items() if tensor.dtype in {torch.uint8, torch.float8_e4m3fn}}
-    assert {f"{layer.name}.weight" for layer in layers} == {n for n in packed if n.endswith(".weight")}
+    packed = {
+        name
+        for name, tensor in stored.items()
+        if tensor.dtype in {torch.uint8, torch.float8_e4m3fn}
+    }
+    assert {f"{layer.name}.weight" for layer in layers} == {
+        n for n in packed if n.endswith(".weight")
+    }
     for layer in layers:
         theirs = modelopts_own(layer, stored)
         for xp in (np, torch):
@@ -91,6 +105,7 @@ def test_codes_are_the_published_ones() -> None:
     assert E2M1_PAIRS[0xF1] == (0.5, -6.0), "the low nibble is the first value"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64), st.integers(0, 3))
 def test_lookup_gives_each_code_its_value(codes: bytes, extra_axes: int) -> None:
     """Any shape, numpy and torch alike."""
@@ -108,6 +123,7 @@ def test_lookup_crosses_its_chunks() -> None:
     assert np.array_equal(lookup(E4M3, raw, np), np.float32(E4M3)[raw], equal_nan=True)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(width=16, allow_nan=False), max_size=8))
 def test_stored_floats_keep_their_values(values: list[float]) -> None:
     """F16 and F32 exactly, BF16 as the upper half of a float32, from read-only memory."""

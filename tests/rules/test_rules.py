@@ -105,7 +105,12 @@ DEFECTS: list[tuple[str, dict[str, object], Callable[[Path], object], str]] = [
     ("shard-truncated", {}, written("model.safetensors", ""), "0 bytes"),
     ("tensor-not-indexed", {"shards": 3}, unlisted, "weight"),
     ("indexed-tensor-absent", {"shards": 3}, overlisted, "model.mtp.weight"),
-    ("generation-config-unreadable", {}, written("generation_config.json", "nope"), "generation_config.json"),
+    (
+        "generation-config-unreadable",
+        {},
+        written("generation_config.json", "nope"),
+        "generation_config.json",
+    ),
     ("tokenizer-missing", {}, lambda p: (p / "tokenizer.json").unlink(), "tokenizer.json"),
     ("quant-config-unreadable", {}, written("hf_quant_config.json", "{,"), "hf_quant_config"),
     (
@@ -229,6 +234,15 @@ DEFECTS: list[tuple[str, dict[str, object], Callable[[Path], object], str]] = [
         replaced(f"{Q}.weight_scale_2", ("BF16", (), b"\0\x3f")),
         "BF16",
     ),
+    (
+        "scale-shape",
+        {"algo": "NVFP4"},
+        lambda p: [
+            replaced(f"{Q}.weight", ("U8", (64, 20), bytes(1280)))(p),
+            replaced(f"{Q}.weight_scale", checkpoints.fp8((64, 2)))(p),
+        ],
+        "not any that fits",
+    ),
     ("scale-not-finite", {"algo": "NVFP4"}, block_scale(0x7F), "1 of 512"),
     ("scale-not-finite", {"algo": "NVFP4"}, block_scale(0xFF), "1 of 512"),
     (
@@ -273,7 +287,9 @@ def test_flags_the_defect_and_nothing_else(
     assert {finding.rule for finding in findings} == {rule}
     text = " ".join(f"{finding.message} {finding.tensor}" for finding in findings)
     assert named in text
-    assert all(finding.fix.endswith((".", ")", '"')) or "Run" in finding.fix for finding in findings)
+    assert all(
+        finding.fix.endswith((".", ")", '"')) or "Run" in finding.fix for finding in findings
+    )
 
 
 def test_every_rule_has_a_defect() -> None:

@@ -96,14 +96,22 @@ TRAPS: dict[str, tuple[dict[str, object], Callable[[Path], object]]] = {
     "no hf_quant_config.json": ({}, lambda path: (path / "hf_quant_config.json").unlink()),
     "no excluded modules listed": (
         {},
-        lambda path: edit_json(
-            path, "hf_quant_config.json", lambda v: v["quantization"].pop("exclude_modules")
-        )
-        or without_config_copy(path),
+        lambda path: (
+            edit_json(
+                path, "hf_quant_config.json", lambda v: v["quantization"].pop("exclude_modules")
+            )
+            or without_config_copy(path)
+        ),
     ),
     "parents in quantized_layers": (
         {"algo": "MIXED_PRECISION", "experts": 2},
         parents_only,
+    ),
+    "every layer listed, exclusions in one file only": (
+        {"algo": "MIXED_PRECISION"},
+        lambda path: edit_json(
+            path, "config.json", lambda c: c["quantization_config"].update(ignore=["mtp*"])
+        ),
     ),
     "KV cache declared, no scales": ({}, declared(kv_cache_quant_algo="FP8")),
     "KV scales below one": (

@@ -1,0 +1,141 @@
+"""What the harness costs beside the `lm_eval` command, and whether both score alike.
+
+Runs IFEval's first prompts through the `lm_eval` command and through `gate.harness`, each in its
+own process on the same model, with the batches composed alike, and prints both times, start and
+scoring included, with the number of prompts that were scored differently::
+
+    python benchmarks/harness_overhead.py MODEL DOCUMENTS [--prompts 32] [--tokens 256] [--batch 8]
+"""
+
+import argparse
+import json
+import resource
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TASK = "ifeval"
+METRICS = (
+    "prompt_level_strict_acc",
+    "inst_level_strict_acc",
+    "prompt_level_loose_acc",
+    "inst_level_loose_acc",
+)
+Scores = dict[int, list[float]]
+
+
+def lm_eval_command(options: argparse.Namespace, directory: Path) -> list[str]:
+    """The command, its task file written beside its output."""
+    import yaml
+
+    from gate.harness.task_files import package
+
+    task = {
+        "include": str(package() / "tasks" / TASK / f"{TASK}.yaml"),
+        "task": TASK,
+        "dataset_path": "json",
+        "dataset_kwargs": {
+            "data_files": {"train": str(options.documents.resolve())},
+            "cache_dir": str(directory),
+        },
+    }
+    file = directory / "task.yaml"
+    file.write_text(yaml.safe_dump(task), encoding="utf-8")
+    return [
+        *(sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--tasks", str(file)),
+        *("--model_args", f"pretrained={options.model}", "--device", options.device),
+        *("--batch_size", str(options.batch), "--limit", str(options.prompts)),
+        *("--gen_kwargs", f"max_gen_toks={options.tokens}", "--apply_chat_template"),
+        *("--log_samples", "--output_path", str(directory / "out")),
+    ]
+
+
+def lm_eval_scores(directory: Path) -> Scores:
+    """What the command logged, by document."""
+    (log,) = (directory / "out").glob("**/samples_*.jsonl")
+    samples = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return {
+        sample["doc_id"]: [float(sum(_listed(sample[metric]))) for metric in METRICS]
+        for sample in samples
+    }
+
+
+def _listed(value: object) -> list[float]:
+    return value if isinstance(value, list) else [value]  # type: ignore[list-item]
+
+
+def harness_scores(options: argparse.Namespace) -> Scores:
+    """The same prompts through our harness, in the batches that lm-eval makes of them."""
+    from transformers import AutoModelForCausalLM
+
+    from gate.harness import Harness, load_tokenizer
+    from gate.settings import TaskMetric, TaskOptions, TaskRun
+
+    asked = TaskOptions(documents=str(options.documents.resolve()), max_gen_toks=options.tokens)
+    run = TaskRun(task=TASK, options=asked, metrics=(TaskMetric(task=TASK),))
+    tokenizer = load_tokenizer(options.model)
+    harness = Harness([run], tokenizer, Path.cwd())
+    model = AutoModelForCausalLM.from_pretrained(options.model, dtype="auto").to(options.device)
+    lm = harness.language_model(model, options.batch)
+
+    def position(doc_id: int) -> tuple[int, str]:
+        prompt = harness.prompt(TASK, doc_id)
+        return -len(lm.tok_encode(prompt)), prompt  # type: ignore[attr-defined]
+
+    order = sorted(harness.doc_ids(TASK)[: options.prompts], key=position)
+    batches = [order[i : i + options.batch] for i in range(0, len(order), options.batch)]
+    scored = [document for batch in batches for document in harness.score(lm, TASK, batch)]
+    return {
+        document.doc_id: [
+            next(points.score for points in document.points if points.metric == metric)
+            for metric in METRICS
+        ]
+        for document in scored
+    }
+
+
+def main() -> None:
+    """Run both and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("documents", type=Path)
+    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--harness-only", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.harness_only:
+        options.harness_only.write_text(json.dumps(harness_scores(options)), encoding="utf-8")
+        return
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        ours = [*(sys.executable, *sys.argv), "--harness-only", str(directory / "ours.json")]
+        theirs_s, theirs_cpu_s = _timed(lm_eval_command(options, directory))
+        ours_s, ours_cpu_s = _timed(ours)
+        theirs = lm_eval_scores(directory)
+        found = json.loads((directory / "ours.json").read_text(encoding="utf-8"))
+    different = sum(found[str(doc_id)] != scores for doc_id, scores in theirs.items())
+    print("|         | seconds | CPU seconds |")
+    print("| ------- | ------: | ----------: |")
+    print(f"| lm_eval | {theirs_s:7.1f} | {theirs_cpu_s:11.1f} |")
+    print(f"| harness | {ours_s:7.1f} | {ours_cpu_s:11.1f} |")
+    print(f"| ratio   | {ours_s / theirs_s:7.3f} | {ours_cpu_s / theirs_cpu_s:11.3f} |")
+    print(f"{different} of {len(theirs)} prompts scored differently")
+    print(f"command: {shlex.join(['python', *sys.argv])}")
+
+
+def _timed(command: list[str]) -> tuple[float, float]:
+    """Wall-clock and processor seconds of a command; the latter hold on a busy machine too."""
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.monotonic() - started, used
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Open a checkpoint: configuration and headers, no tensor until asked.
+
+Contract `Container`: how one kind of weight file is read. Opening never raises for a defect of
+the checkpoint: it collects `Problem`s, and the rule of the same name reports them.
+"""
+
+from gate.checkpoint.contract import (
+    DTYPE_BITS,
+    LFS_MAGIC,
+    Checkpoint,
+    Container,
+    Header,
+    Problem,
+    TensorInfo,
+    lfs_problem,
+)
+from gate.checkpoint.files import CONFIG_MAX_BYTES, escapes
+from gate.checkpoint.opening import find_checkpoints, is_checkpoint, open_checkpoint
+
+__all__ = [
+    "CONFIG_MAX_BYTES",
+    "DTYPE_BITS",
+    "LFS_MAGIC",
+    "Checkpoint",
+    "Container",
+    "Header",
+    "Problem",
+    "TensorInfo",
+    "escapes",
+    "find_checkpoints",
+    "is_checkpoint",
+    "lfs_problem",
+    "open_checkpoint",
+]

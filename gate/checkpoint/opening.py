@@ -1,0 +1,122 @@
+"""Find and open checkpoints."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gate.checkpoint.contract import Checkpoint, Container, Problem
+from gate.checkpoint.files import is_file, pointers, read_json
+from gate.checkpoint.weights import read_weights
+from gate.errors import CheckpointError, SettingsError
+
+
+def is_checkpoint(path: Path, containers: Sequence[Container]) -> bool:
+    """Whether `path` holds a configuration or weights itself."""
+    return (path / "config.json").is_file() or any(
+        next(path.glob(f"*{container.suffix}"), None) for container in containers
+    )
+
+
+def find_checkpoints(path: Path, containers: Sequence[Container]) -> tuple[Path, ...]:
+    """`path` if it is a checkpoint, else the nearest ones below it, sorted.
+
+    Raises:
+        SettingsError: `path` does not exist or is not a directory.
+    """
+    _require_directory(path)
+    if is_checkpoint(path, containers):
+        return (path,)
+    return _children(path, containers)
+
+
+def open_checkpoint(
+    path: Path, containers: Sequence[Container], *, source: str = "", revision: str | None = None
+) -> Checkpoint:
+    """Open a local checkpoint directory by its headers alone.
+
+    Raises:
+        SettingsError: `path` does not exist or is not a directory.
+        CheckpointError: `path` holds only other checkpoints.
+    """
+    _require_directory(path)
+    children = _children(path, containers)
+    if children and not is_checkpoint(path, containers):
+        names = ", ".join(str(child) for child in children)
+        raise CheckpointError(
+            f"{path} has no config.json; it holds {len(children)} checkpoints: {names}",
+            f"Name one of them, for example: gate check {children[0]}",
+        )
+    problems: list[Problem] = []
+    config = read_json(path, "config.json", "config-json-unreadable", problems, required=True)
+    weights = read_weights(path, containers, problems)
+    hf_quant = read_json(path, "hf_quant_config.json", "quant-config-unreadable", problems)
+    files = tuple(sorted(entry.name for entry in path.iterdir() if is_file(entry)))
+    problems += pointers(path, files, problems)
+    config = config or {}
+    return Checkpoint(
+        source=source or str(path),
+        path=path,
+        revision=revision,
+        config=config,
+        quantization_config=_declared(config, problems),
+        hf_quant_config=hf_quant,
+        generation_config=read_json(
+            path, "generation_config.json", "generation-config-unreadable", problems
+        ),
+        files=files,
+        children=children,
+        problems=tuple(problems),
+        **weights,
+    )
+
+
+def _require_directory(path: Path) -> None:
+    if not path.exists():
+        raise SettingsError(
+            f"{path} does not exist",
+            "Name the directory that holds config.json and the weights, or org/name@revision.",
+        )
+    if not path.is_dir():
+        raise SettingsError(
+            f"{path} is a file, not a directory", f"Name its directory: gate check {path.parent}"
+        )
+
+
+def _children(path: Path, containers: Sequence[Container]) -> tuple[Path, ...]:
+    """Nearest checkpoints below `path`, sorted, at most four levels down, links not followed."""
+    found: list[Path] = []
+    level = [path]
+    for _ in range(4):
+        below = sorted(entry for directory in level for entry in _directories(directory))
+        level = []
+        for entry in below:
+            (found if is_checkpoint(entry, containers) else level).append(entry)
+    return tuple(found)
+
+
+def _directories(path: Path) -> list[Path]:
+    """What could hold a checkpoint; nothing where `path` may not be read."""
+    if not os.access(path, os.R_OK | os.X_OK):
+        return []
+    entries = (entry for entry in path.iterdir() if not entry.name.startswith("."))
+    return [entry for entry in entries if entry.is_dir() and not entry.is_symlink()]
+
+
+def _declared(config: Mapping[str, Any], problems: list[Problem]) -> Mapping[str, Any] | None:
+    """config.json's quantization_config, the text model's where the model is multimodal."""
+    nested = config.get("text_config")
+    declared = config.get("quantization_config")
+    if declared is None and isinstance(nested, Mapping):
+        declared = nested.get("quantization_config")
+    if declared is None or isinstance(declared, Mapping):
+        return declared
+    problems.append(
+        Problem(
+            "quant-config-unreadable",
+            f"quantization_config is {type(declared).__name__}, not an object",
+            "Export the checkpoint again.",
+            file="config.json",
+        )
+    )
+    return None

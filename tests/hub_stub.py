@@ -1,0 +1,83 @@
+"""A hub that holds one data set: what `datasets` asks of HF_ENDPOINT, and no more."""
+
+import contextlib
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+COMMIT = "a" * 40
+
+
+@contextlib.contextmanager
+def serve(repository: str, files: dict[str, bytes]) -> Iterator[str]:
+    """Serve a data set repository on this machine.
+
+    Args:
+        repository: Its `org/name`.
+        files: Path in the repository to content.
+
+    Yields:
+        The endpoint's address.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            self._answer()
+
+        def do_GET(self) -> None:
+            self._answer()
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self._answer()
+
+        def log_message(self, *args: object) -> None:
+            """Quiet."""
+
+        def _answer(self) -> None:
+            path = self.path.split("?")[0]
+            api, resolve = f"/api/datasets/{repository}", f"/datasets/{repository}/resolve/"
+            if path.startswith(resolve):
+                self._file(path.removeprefix(resolve).partition("/")[2])
+            elif path.startswith((f"{api}/tree/", f"{api}/paths-info/")):
+                self._json([_entry(name, content) for name, content in files.items()])
+            elif path == api or path.startswith(f"{api}/revision/"):
+                siblings = [{"rfilename": name} for name in files]
+                self._json({"id": repository, "sha": COMMIT, "siblings": siblings, "tags": []})
+            else:
+                self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
+
+        def _file(self, name: str) -> None:
+            if name not in files:
+                self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
+                return
+            etag = hashlib.sha256(files[name]).hexdigest()
+            self._send(200, files[name], {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+
+        def _json(self, value: object) -> None:
+            self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+        def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _entry(name: str, content: bytes) -> dict[str, object]:
+    oid = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+    return {"type": "file", "path": name, "size": len(content), "oid": oid}

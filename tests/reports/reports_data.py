@@ -1,0 +1,145 @@
+"""Reports to render: a FAIL with everything in it, a borderline PASS, a lint run, a canary."""
+
+from decimal import Decimal
+
+from results import perplexity, result, size, task
+
+from gate import verdict
+from gate.records import (
+    BaselineInfo,
+    CanaryAnswer,
+    EvalResult,
+    Finding,
+    LintResult,
+    Report,
+    RoundingFloor,
+    RuleInfo,
+    Skipped,
+)
+from gate.settings import PerplexityMetric, PerplexityText, Settings, TaskMetric
+
+METRICS = ("inst_level_strict_acc", "prompt_level_strict_acc")
+SETTINGS = Settings(
+    metrics=(
+        TaskMetric(task="ifeval", metric=METRICS[0], min_retention=Decimal("0.95")),
+        TaskMetric(task="ifeval", metric=METRICS[1]),
+        PerplexityMetric(perplexity=PerplexityText(file="domain.txt"), max_ratio=Decimal("1.10")),
+    )
+)
+RULES = tuple(
+    RuleInfo(id=name, severity="error", summary=name) for name in ("missing-scale", "scale-zero")
+)
+
+
+def scores(lost: int = 0, gained: int = 0) -> list[float]:
+    return [0.0] * lost + [1.0] * (400 - lost + gained) + [0.0] * (141 - gained)
+
+
+def evaluated(shift: float = 0.0, lost: int = 0, gained: int = 0, **changes: object) -> EvalResult:
+    tasks = (task(scores(lost, gained), metric=name) for name in METRICS)
+    nll = [343.0 + shift + window % 3 * (1 + shift / 9) for window in range(56)]
+    return result(*tasks, perplexities=[perplexity(nll)], **changes)
+
+
+BASELINE = evaluated()
+FP8 = evaluated(
+    3.0, 28, 16, model="models/fp8", format="modelopt", size=size(163_000_000, 9.7, 269_000_000)
+)
+NVFP4 = evaluated(
+    45.5,
+    61,
+    20,
+    model="models/nvfp4",
+    revision=None,
+    format="modelopt",
+    kernel="decoded weights, activations quantized as NVFP4",
+    rounding_floor=RoundingFloor(kl=0.0312, codes_changed=0.0021, tokens=3000),
+    size=size(116_500_000, 6.93, 269_000_000),
+)
+
+
+def make(name: str, candidate: EvalResult | None, lint: LintResult, canary=()) -> Report:
+    comparisons = ()
+    if candidate is not None and not canary:
+        comparisons = verdict.compare(SETTINGS, BASELINE, candidate, 4)
+    info = BaselineInfo(
+        path="baselines/model.json",
+        model=BASELINE.model,
+        revision=BASELINE.revision,
+        weights_digest=BASELINE.weights_digest,
+        date=BASELINE.date,
+        device=BASELINE.device,
+        warnings=("torch is 2.12.0 in the baseline and 2.13.0 here",),
+    )
+    return Report(
+        gate_version="0.1.0",
+        checkpoint=name,
+        revision=None,
+        command=f"gate {'check' if candidate else 'lint'} {name}",
+        settings=SETTINGS.model_dump(mode="json"),
+        lint=lint,
+        size=candidate.size if candidate else size(116_500_000, 6.93),
+        evaluation=candidate,
+        baseline=info if candidate else None,
+        verdict=verdict.decide(lint, comparisons, canary),
+        date="2026-11-21T11:00:00Z",
+        duration_s=724.5,
+    )
+
+
+def linted(algorithm: str, *findings: Finding) -> LintResult:
+    return LintResult(
+        format="modelopt",
+        algorithms=(algorithm,),
+        findings=findings,
+        rules_run=RULES,
+        skipped=(Skipped(rule="weight-drift", reason="no reference is named"),),
+    )
+
+
+NOTE = Finding(
+    rule="tokenizer-missing",
+    severity="error",
+    message="no tokenizer file",
+    fix="Copy the reference's tokenizer files.",
+    ignored="weights only, on purpose",
+)
+WARNING = Finding(
+    rule="configs-disagree-exclude",
+    severity="warning",
+    message="config.json ignores lm_head, hf_quant_config.json does not",
+    file="config.json",
+    pointer="/quantization_config/ignore",
+    fix="Export the checkpoint again.",
+)
+ERROR = Finding(
+    rule="missing-scale",
+    severity="error",
+    message="q_proj is FP8 and has no weight_scale",
+    tensor="model.layers.0.self_attn.q_proj.weight",
+    file="model.safetensors",
+    fix="Export the checkpoint again with its scales.",
+)
+CANARY = CanaryAnswer(
+    task="ifeval",
+    doc_id=12,
+    defect="repeats itself without end",
+    prompt="Write a poem about rain.\nUse two stanzas.",
+    baseline="Soft rain falls\non the old roof\n\nand I listen.",
+    candidate="rain rain rain rain rain rain rain rain rain rain rain rain rain rain rain",
+)
+
+REPORTS = {
+    "pass": make("models/fp8", FP8, linted("FP8")),
+    "fail": make("models/nvfp4", NVFP4, linted("NVFP4", WARNING, NOTE)),
+    "lint": make("models/broken", None, linted("FP8", WARNING, ERROR, NOTE)),
+    "canary": make("models/nvfp4", NVFP4, linted("NVFP4"), (CANARY,)),
+}
+
+
+def rows():
+    """A baseline and the rows of `gate compare`."""
+    return BASELINE, [
+        (name, candidate, verdict.compare(SETTINGS, BASELINE, candidate, 4))
+        for name, candidate in (("fp8", FP8), ("nvfp4", NVFP4))
+    ]

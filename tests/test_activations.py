@@ -1,0 +1,178 @@
+"""Rounding of inputs against its definition, worked out value by value in float64."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from gate import activations
+from gate.quantization import E2M1, E4M3, Scheme
+
+pytestmark = pytest.mark.model
+
+FP8 = Scheme(8, "float", "tensor")
+PER_TOKEN = Scheme(8, "float", "token", dynamic=True)
+NVFP4 = Scheme(4, "float", "tensor_group", group_size=16, dynamic=True)
+
+E4M3_GRID = sorted({value for value in E4M3 if value == value})
+E2M1_GRID = sorted(set(E2M1))
+
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=True)
+INPUTS = st.lists(st.floats(-1e4, 1e4, width=32, allow_subnormal=False), min_size=16, max_size=16)
+SCALES = st.floats(2.0**-20, 10, width=32, allow_subnormal=False)
+
+
+def nearest(value: float, grid: Sequence[float]) -> float:
+    """The nearest of a grid; of two that are as near, the one with the even code; saturating.
+
+    Within one sign, codes count upwards from zero, so the even code is the even place.
+    """
+    places = [v for v in grid if v >= 0]
+    size = abs(value)
+    best = min(range(len(places)), key=lambda i: (abs(places[i] - size), i % 2))
+    return float(np.copysign(places[best], value))
+
+
+def tensor(values: float | Sequence[float]) -> Any:
+    import torch
+
+    return torch.tensor(values, dtype=torch.float32)
+
+
+@settings(deadline=None)
+@given(FLOATS)
+def test_rounds_to_the_nearest_e4m3(value: float) -> None:
+    assert float(activations.round_e4m3(tensor([value]))) == nearest(
+        min(max(value, -448), 448), E4M3_GRID
+    )
+
+
+@settings(deadline=None)
+@given(FLOATS)
+def test_rounds_to_the_nearest_e2m1(value: float) -> None:
+    assert float(activations.round_e2m1(tensor([value]))) == nearest(
+        min(max(value, -6), 6), E2M1_GRID
+    )
+
+
+def test_ties_go_to_the_even_code() -> None:
+    """All seven of E2M1, both signs; and values just beside them."""
+    ties = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0]
+    even = [0.0, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0]
+    above = [0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
+    assert activations.round_e2m1(tensor(ties)).tolist() == even
+    assert activations.round_e2m1(-tensor(ties)).tolist() == [-value for value in even]
+    assert (
+        activations.round_e2m1(tensor(np.nextafter(np.float32(ties), 9).tolist())).tolist() == above
+    )
+
+
+@settings(deadline=None)
+@given(INPUTS, SCALES)
+def test_fp8_is_divided_saturated_rounded_and_multiplied(values: list[float], scale: float) -> None:
+    """q = E4M3(x / s), then q * s, each step in float32."""
+    x, s = np.float32(values), np.float32(scale)
+    expected = [np.float32(nearest(float(v), E4M3_GRID)) * s for v in np.clip(x / s, -448, 448)]
+    ours = activations.fake_quantize(tensor(values), FP8, tensor(scale))
+    assert ours.tolist() == np.float32(expected).tolist()
+
+
+@settings(deadline=None)
+@given(INPUTS)
+def test_fp8_per_token_scales_each_row_by_its_own_largest(values: list[float]) -> None:
+    """Rows are independent; the largest becomes 448 codes; a row of zeros stays."""
+    import torch
+
+    assume(max(map(abs, values)) > 1e-30)
+    rows = torch.stack([tensor(values), tensor(values) / 64, torch.zeros(16)])
+    codes, scale = activations.fp8_token(rows)
+    amax = np.abs(np.float32(values)).max()
+    assert float(scale[0]) == amax / np.float32(448)
+    assert codes[0].abs().max() == 448
+    assert torch.equal(codes[0], codes[1])
+    assert not activations.fake_quantize(rows, PER_TOKEN, None)[2].any()
+
+
+@settings(deadline=None)
+@given(INPUTS, SCALES)
+def test_nvfp4_is_the_kernels_arithmetic(values: list[float], scale: float) -> None:
+    """s = E4M3(g * amax / 6), codes E2M1(x * 1 / (s * 1 / g)), with g = 1 / input_scale."""
+    f = np.float32
+    x, input_scale = f(values), f(scale)
+    g = f(1) / input_scale
+    s = f(nearest(float(min(g * (np.abs(x).max() * f(1 / 6)), f(448))), E4M3_GRID))
+    codes = activations.nvfp4(tensor(values), tensor(scale), 16)
+    assert codes[1].tolist() == [[s * input_scale]]
+    if s == 0:
+        assert not codes[0].any()
+        return
+    factor = f(1) / (s * (f(1) / g))
+    expected = [nearest(float(np.clip(v * factor, -6, 6)), E2M1_GRID) for v in x]
+    assert codes[0].tolist() == [expected]
+
+
+@settings(deadline=None)
+@given(INPUTS)
+def test_nvfp4_is_near_the_exact_definition(values: list[float]) -> None:
+    """Without any float32 in between: the exact nearest code, except next to a tie."""
+    x = np.float64(values)
+    amax = np.abs(x).max()
+    assume(amax > 1e-3)
+    input_scale = float(np.float32(amax / 2688))
+    s = nearest(min(amax / 6 / input_scale, 448.0), E4M3_GRID)
+    codes, _ = activations.nvfp4(tensor(values), tensor(input_scale), 16)
+    for ours, value in zip(codes[0].tolist(), x / (s * input_scale), strict=True):
+        near = {nearest(min(max(value * (1 + e), -6), 6), E2M1_GRID) for e in (-1e-6, 0, 1e-6)}
+        assert ours in near
+
+
+def test_blocks_are_independent_and_zero_blocks_stay_zero() -> None:
+    """A block's largest value is 6 codes; zeros and values below the smallest scale are zero."""
+    import torch
+
+    x = torch.cat([torch.linspace(-3, 3, 16), torch.zeros(16), torch.full((16,), 1e-12)])
+    scale = torch.tensor(3 / 2688)
+    codes, _ = activations.nvfp4(x, scale, 16)
+    assert codes[0].abs().max() == 6 and codes[0, 0] == -6
+    assert not codes[1:].any()
+    rounded = activations.fake_quantize(x.to(torch.bfloat16), NVFP4, scale)
+    assert rounded.dtype == torch.bfloat16 and rounded.shape == x.shape
+    assert torch.isfinite(rounded).all()
+
+
+@pytest.mark.parametrize("scheme", [FP8, PER_TOKEN, NVFP4])
+def test_nan_stays_nan(scheme: Scheme) -> None:
+    """A broken model is not repaired by rounding."""
+    import torch
+
+    x = torch.ones(2, 32)
+    x[0, 3] = torch.nan
+    rounded = activations.fake_quantize(x, scheme, torch.tensor(0.01))
+    assert rounded[0, 3].isnan() and torch.isfinite(rounded[1]).all()
+
+
+@pytest.mark.parametrize("scheme", [FP8, PER_TOKEN, NVFP4])
+def test_the_other_order_differs_only_in_the_last_bit(scheme: Scheme) -> None:
+    """Few codes change, and none by more than one step."""
+    import torch
+
+    torch.manual_seed(0)
+    x = torch.randn(256, 512).to(torch.bfloat16)
+    scale = torch.tensor(4.7 / (448 if scheme.num_bits == 8 else 2688))
+    ours, _ = activations.quantize(x, scheme, scale)
+    theirs, _ = activations.quantize(x, scheme, scale, "modelopt")
+    changed = ours != theirs
+    assert float(changed.float().mean()) < 0.005
+    assert ((ours - theirs).abs() <= 0.34 * torch.maximum(ours.abs(), theirs.abs()) + 0.5).all()
+
+
+def test_a_scheme_without_rounding_is_refused() -> None:
+    import torch
+
+    with pytest.raises(ValueError, match="needs a stored input_scale"):
+        activations.quantize(torch.ones(16), NVFP4, None)
+    with pytest.raises(ValueError, match="not implemented"):
+        activations.quantize(torch.ones(16), Scheme(8, "int", "tensor"), torch.ones(()))
