@@ -58,7 +58,9 @@ def measure(request: Request) -> EvalResult:
     with Run(request, subject) as run:
         run.texts()
         run.tasks()
-        return run.result()
+        result = run.result()
+        request.store(result)
+    return result
 
 
 def check(request: Request) -> Report:
@@ -66,12 +68,18 @@ def check(request: Request) -> Report:
     subject = _open(request, hub.resolve(request.checkpoint))
     _refuse_unfetched(subject)
     if subject.lint.errors:
-        return _report(request, subject, verdict.decide(subject.lint, ()))
+        report = _report(request, subject, verdict.decide(subject.lint, ()))
+        request.store(report)
+        return report
+    for metric in request.settings.perplexity_metrics:
+        verdict.ratio_limit(metric, subject.weight_bits)
     run = Run(request, subject)
     stored, info = _baseline(request, subject, run)
     with run:
         decided, result = _judge(run, stored)
-    return _report(request, subject, decided, result, info)
+        report = _report(request, subject, decided, result, info)
+        request.store(report)
+    return report
 
 
 def compare(
@@ -218,7 +226,7 @@ def _refuse_unfetched(subject: Subject) -> None:
     path = subject.checkpoint.path
     git = ["git", "-C", str(path), "rev-parse", "--show-prefix"]
     try:
-        found = subprocess.run(git, capture_output=True, text=True, check=False)  # noqa: S603
+        found = subprocess.run(git, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return
     if found.returncode == 0:

@@ -80,7 +80,8 @@ def lint(checkpoints: tuple[str, ...], settings: Path | None, reports: tuple[str
         for report in check.lint(_request(name, settings, show_progress=False))
     ]
     for report in done:
-        _deliver(report, outputs if len(done) == 1 else _numbered(outputs, report))
+        _write(report, outputs if len(done) == 1 else _numbered(outputs, report))
+        _print(report)
     return _worst(done)
 
 
@@ -117,9 +118,10 @@ def check(
         full=full,
         batch_size=batch_size,
         trust_remote_code=trust_remote_code,
+        store=lambda report: _write(report, outputs),
     )
     report = gate.check(request)
-    _deliver(report, outputs)
+    _print(report)
     return _worst([report])
 
 
@@ -147,10 +149,13 @@ def evaluate(
     from gate.reports import text
 
     request = _request(
-        checkpoint, settings, batch_size=batch_size, trust_remote_code=trust_remote_code
+        checkpoint,
+        settings,
+        batch_size=batch_size,
+        trust_remote_code=trust_remote_code,
+        store=lambda result: records.write(output, result),
     )
     result = check.measure(request)
-    records.write(output, result)
     click.echo(text.result(result, output, color=_color(), width=_width()), nl=False)
     return ExitCode.PASS
 
@@ -215,6 +220,7 @@ def _request(
     batch_size: int | None = None,
     trust_remote_code: bool = False,
     show_progress: bool = True,
+    store: Callable[[Any], None] = lambda record: None,
 ) -> "Request":
     from gate import settings
     from gate.request import Request
@@ -228,6 +234,7 @@ def _request(
         root=root,
         command=shlex.join(["gate", *sys.argv[1:]]),
         progress=_bars if show_progress and sys.stderr.isatty() else _silent,
+        store=store,
         settings_file=settings_file,
         baseline=baseline,
         full=full,
@@ -271,13 +278,18 @@ def _numbered(outputs: list[tuple[str, Path]], report: "Report") -> list[tuple[s
     return [(kind, path.with_stem(f"{path.stem}-{name}")) for kind, path in outputs]
 
 
-def _deliver(report: "Report", outputs: list[tuple[str, Path]]) -> None:
-    """Files first: a closed pipe must not lose them."""
+def _write(report: "Report", outputs: list[tuple[str, Path]]) -> None:
+    """Files before the terminal: a closed pipe must not lose them."""
     from gate import records
-    from gate.reports import REPORTS, text
+    from gate.reports import REPORTS
 
     for kind, path in outputs:
         records.write_text(path, REPORTS[kind](report))
+
+
+def _print(report: "Report") -> None:
+    from gate.reports import text
+
     click.echo(text.render(report, color=_color(), width=_width()), nl=False)
 
 

@@ -1,12 +1,13 @@
 """What the user asked for, and the opened checkpoint that it is about."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from gate.checkpoint import Checkpoint
 from gate.evaluate import Progress
 from gate.quantization import Format
-from gate.records import LintResult, Size
+from gate.records import EvalResult, LintResult, Report, Size
 from gate.settings import CheckpointRule, Settings
 
 FULL_PRECISION_BITS = 16
@@ -25,6 +26,7 @@ class Request:
         full: Measure everything even where the verdict is settled.
         command: The command that repeats this run.
         progress: How to show progress.
+        store: Writes what was measured, before the journal is given up.
     """
 
     checkpoint: str
@@ -32,6 +34,7 @@ class Request:
     root: Path
     command: str
     progress: Progress
+    store: Callable[[EvalResult | Report], None]
     settings_file: Path | None = None
     baseline: Path | None = None
     full: bool = False

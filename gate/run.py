@@ -51,6 +51,7 @@ class Run:
                 form=form,
                 harness=_harness(self.settings, checkpoint, request.root),
                 settings=self.settings,
+                progress=lambda done, total: self._loaded(1),
             )
         suite = suite_digest(self.backend.setups())
         self.seed = hashlib.sha256(f"{suite}/{self.digest}".encode()).hexdigest()
@@ -60,7 +61,8 @@ class Run:
         self.journal.__enter__()
         if self.stored_answers:
             self.journal.perplexities = {p.name: p for p in self.stored_answers.perplexities}
-        self.backend.__enter__()
+        with self.request.progress("loading", len(self.subject.checkpoint.tensors)) as self._loaded:
+            self.backend.__enter__()
         self.evaluation = Evaluation(
             self.backend, self.seed, self.settings.batch_size, self.journal, self.request.progress
         )
