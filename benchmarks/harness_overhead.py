@@ -9,6 +9,7 @@ scoring included, with the number of prompts that were scored differently::
 
 import argparse
 import json
+import os
 import resource
 import shlex
 import subprocess
@@ -131,7 +132,9 @@ def main() -> None:
 def _timed(command: list[str]) -> tuple[float, float]:
     """Wall-clock and processor seconds of a command; the latter hold on a busy machine too."""
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Everything is local: neither side is to wait for a hub.
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    subprocess.run(command, check=True, capture_output=True, env=offline)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return time.monotonic() - started, used

@@ -6,6 +6,7 @@ lint -> preflight -> perplexity -> canary -> tasks -> verdict
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from gate import __version__, baseline, drift, harness, hub, preflight, records, verdict
@@ -104,19 +105,20 @@ def compare(
 def doctor(request: Request) -> Iterator[preflight.Check]:
     """Everything that must hold before a model is loaded, one check a line."""
 
+    settings, root = request.settings, request.root
+
+    def characters(text: PerplexityText) -> str:
+        return f"{len(drift.read_text(text, root)):,} characters"
+
     def extra() -> Iterator[preflight.Check]:
-        for run in request.settings.task_runs:
-            yield preflight.attempt(
-                f"task {run.task}", lambda run=run: harness.probe(run, request.root)
-            )
-        for metric in request.settings.perplexity_metrics:
+        for run in settings.task_runs:
+            probe = partial(harness.probe, run, root, settings.include_path)
+            yield preflight.attempt(f"task {run.task}", probe)
+        for metric in settings.perplexity_metrics:
             text = metric.perplexity
-            yield preflight.attempt(
-                f"text {text.label}",
-                lambda text=text: f"{len(drift.read_text(text, request.root)):,} characters",
-            )
+            yield preflight.attempt(f"text {text.label}", partial(characters, text))
         if request.checkpoint:
-            yield preflight.attempt("baseline", lambda: _prepared(request))
+            yield preflight.attempt("baseline", partial(_prepared, request))
 
     return preflight.doctor(extra)
 

@@ -15,7 +15,7 @@ from gate.errors import ExitCode
 
 if TYPE_CHECKING:
     from gate.records import Report
-    from gate.run import Request
+    from gate.request import Request
 
 EXIT_CODES = """
 \b

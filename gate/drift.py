@@ -6,7 +6,6 @@ about a hundred times fewer tokens show the same change than two perplexities wo
 """
 
 import hashlib
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +14,6 @@ import numpy as np
 
 from gate.errors import (
     BackendUnavailableError,
-    BaselineMismatchError,
     NonFiniteLogitsError,
     OutOfMemoryError,
     SettingsError,
@@ -26,8 +24,6 @@ from gate.settings import PerplexityText
 
 BATCH_TOKENS = 2048
 """Tokens that are read together, at least one window."""
-
-CONFIDENCE = 0.95
 
 
 class Reader(Protocol):
@@ -134,48 +130,6 @@ def perplexity(
         window_nll=tuple(sums),
         scored=text.window - 1,
     )
-
-
-def paired_ratio(
-    baseline: PerplexityResult, candidate: PerplexityResult
-) -> tuple[float, float, float]:
-    """Candidate's perplexity over the baseline's, and its 95 % interval.
-
-    exp of the mean difference of window means; Student's t over windows, which are the clusters:
-    tokens of one window share their context.
-
-    Returns:
-        (ratio, ci_low, ci_high).
-
-    Raises:
-        BaselineMismatchError: They did not read the same tokens.
-
-    Source: arXiv 2411.00640, sections 2.2 and 4.2 (clustered and paired standard errors).
-    """
-    same = (baseline.tokens_digest, baseline.window, baseline.scored, len(baseline.window_nll))
-    if same != (
-        candidate.tokens_digest,
-        candidate.window,
-        candidate.scored,
-        len(candidate.window_nll),
-    ):
-        raise BaselineMismatchError(
-            f"baseline and candidate read different tokens of {candidate.name}",
-            "Measure the baseline again, with this tokenizer, text and windows: gate eval",
-        )
-    from scipy.special import stdtrit
-
-    differences = np.subtract(candidate.window_nll, baseline.window_nll) / baseline.scored
-    n = len(differences)
-    mean = float(differences.mean())
-    error = float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
-    spread = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * error if n > 1 else math.inf
-    return _exp(mean), _exp(mean - spread), _exp(mean + spread)
-
-
-def _exp(x: float) -> float:
-    """The exponential, infinite instead of overflowing."""
-    return math.exp(x) if not x > 700 else math.inf
 
 
 def read_text(text: PerplexityText, root: Path) -> str:

@@ -106,7 +106,7 @@ class Backend(Protocol):
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Given a label and a total, a context whose value is told how much was done since."""
 
-FLOOR_WINDOWS = 4
+FLOOR_WINDOWS = 2
 """Windows on which the rounding floor is measured."""
 
 

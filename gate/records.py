@@ -332,7 +332,7 @@ class Comparison(Record):
         ci_low, ci_high: 95 % interval of `retention`, paired.
         threshold: The limit as written in the settings; None for an advisory metric.
         n: Documents or windows.
-        budget: Points that may be lost net, whole where scores are; None where that is not the rule.
+        budget: Points that may be lost net, whole where scores are; None if that is no rule.
         higher_is_better: False for perplexity and for error rates.
         net_loss, losses, gains: Points lost less points gained, lost, and gained.
         flips: Share of documents whose score changed.
@@ -462,13 +462,16 @@ def write_text(path: Path, text: str) -> None:
             # mkstemp gives 0600; a report is as readable as any file that the user makes.
             umask = os.umask(0)
             os.umask(umask)
-            os.chmod(name, 0o666 & ~umask)
-            os.replace(name, path)
+            Path(name).chmod(0o666 & ~umask)
+            Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise GateError(f"{path} cannot be written: {error}", "Name a file in a directory that you may write to.") from error
+        raise GateError(
+            f"{path} cannot be written: {error}",
+            "Name a file in a directory that you may write to.",
+        ) from error
 
 
 def read(path: Path, kind: type[R]) -> R:
@@ -481,10 +484,15 @@ def read(path: Path, kind: type[R]) -> R:
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise GateError(f"{path} cannot be read as {what}: {error}", "Make it again with gate eval.") from error
+        raise GateError(
+            f"{path} cannot be read as {what}: {error}", "Make it again with gate eval."
+        ) from error
     version = value.get("schema_version") if isinstance(value, dict) else None
     if type(version) is not int:
-        raise GateError(f"{path} is not a stored {what}: it has no schema_version", "Make it again with gate eval.")
+        raise GateError(
+            f"{path} is not a stored {what}: it has no schema_version",
+            "Make it again with gate eval.",
+        )
     if version > SCHEMA_VERSION:
         raise GateError(
             f"{path} has schema version {version}; this quant-gate reads up to {SCHEMA_VERSION}",
@@ -495,4 +503,7 @@ def read(path: Path, kind: type[R]) -> R:
     except ValidationError as error:
         first = error.errors()[0]
         where = "/".join(str(part) for part in first["loc"])
-        raise GateError(f"{path} is not a stored {what}: at /{where}: {first['msg']}", "Make it again with gate eval.") from error
+        raise GateError(
+            f"{path} is not a stored {what}: at /{where}: {first['msg']}",
+            "Make it again with gate eval.",
+        ) from error

@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -37,6 +38,7 @@ class Run:
         checkpoint, form = subject.checkpoint, subject.form
         self.digest = baseline.weights_digest(checkpoint)
         self._contents: dict[str, str] = {}
+        self._loaded: Callable[[int], None] = lambda done: None
         self.stored_answers: EvalResult | None = None
         if self.settings.backend == "replay":
             self.stored_answers = baseline.load(request.root / str(self.settings.answers))
@@ -125,7 +127,7 @@ class Run:
                     setup.task,
                     self.evaluation.answers(setup.task)[: self.settings.canary_prompts],
                     stored.answers.get(setup.task, ()),
-                    lambda doc_id, task=setup.task: self.backend.prompt(task, doc_id),
+                    partial(self.backend.prompt, setup.task),
                 )
                 if bad:
                     return bad

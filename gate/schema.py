@@ -13,6 +13,6 @@ def load(name: str) -> dict[str, Any]:
     """
     file = f"{name}.schema.json"
     packaged = resources.files("gate") / "schemas" / file
-    if packaged.is_file():
-        return json.loads(packaged.read_text(encoding="utf-8"))
-    return json.loads((Path(__file__).parent.parent / "schemas" / file).read_text(encoding="utf-8"))
+    found = packaged if packaged.is_file() else Path(__file__).parent.parent / "schemas" / file
+    schema: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
+    return schema

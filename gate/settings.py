@@ -225,8 +225,8 @@ class Settings(Part):
             root: The settings file's directory, to which globs are relative.
         """
         for rule in self.checkpoints:
-            absolute = os.path.isabs(rule.path)
-            path = os.path.abspath(checkpoint) if absolute else os.path.relpath(checkpoint, root)
+            absolute = PurePath(rule.path).is_absolute()
+            path = str(checkpoint.absolute()) if absolute else os.path.relpath(checkpoint, root)
             if _match(PurePath(os.path.normpath(rule.path)).parts, PurePath(path).parts):
                 return rule
         return CheckpointRule(path=str(checkpoint))

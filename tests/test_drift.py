@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 from gate import drift
 from gate.errors import (
     BackendUnavailableError,
-    BaselineMismatchError,
     NonFiniteLogitsError,
     OutOfMemoryError,
     SettingsError,
 )
-from gate.records import PerplexityResult
 from gate.settings import PerplexityText
 
 TEXT = PerplexityText(file="text.txt", window=8, windows=5)
@@ -89,53 +87,6 @@ def test_nan_is_no_perplexity(nll: float) -> None:
 def test_a_text_too_short_is_refused() -> None:
     with pytest.raises(SettingsError, match="too few for two windows of 8"):
         drift.perplexity(Letters(), TEXT, "abcdefghabcdefg")
-
-
-def result(nll: list[float], **changes: Any) -> PerplexityResult:
-    fields = {"name": "t", "text_digest": "x", "tokens_digest": "y", "window": 8, "scored": 7}
-    return PerplexityResult(**(fields | changes), window_nll=tuple(nll))
-
-
-def test_ratio_is_paired_by_window() -> None:
-    """exp of the mean difference; Student's t over windows (2.776 for four degrees of freedom)."""
-    baseline = result([7.0, 14.0, 21.0, 7.0, 14.0])
-    deltas = [0.10, 0.20, 0.15, 0.05, 0.25]
-    candidate = result([b + 7 * d for b, d in zip(baseline.window_nll, deltas, strict=True)])
-    ratio, low, high = drift.paired_ratio(baseline, candidate)
-    spread = 2.7764451 * np.std(deltas, ddof=1) / math.sqrt(5)
-    assert ratio == pytest.approx(math.exp(0.15))
-    assert (low, high) == pytest.approx((math.exp(0.15 - spread), math.exp(0.15 + spread)))
-    assert ratio == pytest.approx(candidate.value / baseline.value)
-    assert drift.paired_ratio(baseline, baseline) == (1.0, 1.0, 1.0)
-
-
-def test_interval_covers_its_share() -> None:
-    """95 % of intervals hold the true ratio, windows drawn independently."""
-    random = np.random.default_rng(0)
-    hits = 0
-    for _ in range(1000):
-        baseline = random.normal(21, 3, 16)
-        candidate = result((baseline + 7 * random.normal(0.03, 0.02, 16)).tolist())
-        _, low, high = drift.paired_ratio(result(baseline.tolist()), candidate)
-        hits += low <= math.exp(0.03) <= high
-    assert 930 <= hits <= 970
-
-
-@pytest.mark.parametrize(
-    "changes", [{"tokens_digest": "z"}, {"window": 9}, {"scored": 6}, {"nll": [1.0, 2.0]}]
-)
-def test_other_tokens_do_not_compare(changes: dict[str, Any]) -> None:
-    candidate = result(changes.pop("nll", [1.0, 2.0, 3.0]), **changes)
-    with pytest.raises(BaselineMismatchError, match="different tokens of t"):
-        drift.paired_ratio(result([1.0, 2.0, 3.0]), candidate)
-
-
-def test_the_ratio_of_the_hopeless_is_infinite_and_that_of_nan_is_nan() -> None:
-    """Neither passes a limit."""
-    ratio, _, _ = drift.paired_ratio(result([1.0, 1.0]), result([1e6, 1e6]))
-    assert ratio == math.inf
-    ratio, low, high = drift.paired_ratio(result([1.0, 1.0]), result([math.nan, 1.0]))
-    assert not ratio <= 1.1 and not low <= 1.1 and not high <= 1.1
 
 
 def test_reads_a_file_beside_the_settings(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def reference(
         [sys.executable, "-c", limits + REFERENCE, *map(str, arguments)],
         check=True,
         capture_output=True,
-        env=os.environ | {"NLTK_DATA": str(nltk_data)},
+        env=os.environ | {"NLTK_DATA": str(nltk_data), "HF_HUB_OFFLINE": "1"},
     )
     found: dict[str, Any] = json.loads((directory / "out.json").read_text())
     return found

@@ -24,9 +24,13 @@ def fill(path: Path) -> None:
         journal.add_rounding_floor(RoundingFloor(kl=0.03, codes_changed=0.004, tokens=10))
         journal.add_perplexity(
             PerplexityResult(
-                name="text", text_digest="t", tokens_digest="k", window=4,
-                window_nll=(1.0, float("nan")), scored=3,
-            )  # fmt: skip
+                name="text",
+                text_digest="t",
+                tokens_digest="k",
+                window=4,
+                window_nll=(1.0, float("nan")),
+                scored=3,
+            )
         )
         journal.add_batch("task", [2], [document(2)])
 
@@ -61,7 +65,9 @@ def test_any_torn_end_keeps_whole_lines_and_can_be_appended_to(
     with Journal(path) as journal:
         before = len(journal.batches)
         journal.add_batch("task", [9], [document(9)])
-    assert before == sum(b'"doc_ids"' in line for line in kept.splitlines(True) if line[-1:] == b"\n")
+    assert before == sum(
+        b'"doc_ids"' in line for line in kept.splitlines(True) if line[-1:] == b"\n"
+    )
     with Journal(path) as journal:
         assert journal.batch("task", [9]) == [document(9)]
 

@@ -147,6 +147,8 @@ class Hf:
     @cached_property
     def tokenizer(self) -> Any:
         """The checkpoint's own."""
+        if self._harness is not None:
+            return self._harness.tokenizer
         from gate.harness import load_tokenizer
 
         return load_tokenizer(self.checkpoint.path, self.settings.trust_remote_code)
@@ -176,6 +178,8 @@ class Hf:
         kernel = (
             f"weights decoded to {self.dtype}, inputs rounded to {' and '.join(sorted(schemes))}"
         )
+        if any(found.kv_cache_quant_algo for found in self.form.declarations(self.checkpoint)):
+            kernel += "; KV cache not quantized"
         if skipped:
             kernel += f"; inputs of the experts in {len(skipped)} modules not quantized"
         return kernel

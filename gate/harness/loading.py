@@ -13,7 +13,7 @@ from typing import Any
 
 from gate.errors import BackendUnavailableError, CheckpointError, SettingsError
 from gate.harness import task_files
-from gate.harness.offline import cached_only_if_unreachable
+from gate.offline import cached_only_if_unreachable
 from gate.settings import TaskRun
 
 SCORER_PACKAGES = re.compile(r"^(?:import|from) (langdetect|immutabledict|nltk)\b", re.MULTILINE)
@@ -114,12 +114,7 @@ def require_scorer(task: task_files.TaskFile) -> None:
     Raises:
         BackendUnavailableError: A package or NLTK's sentence data is missing.
     """
-    directories = {f.file.parent for f in task.functions if f.file.exists() and f.is_lm_evals}
-    source = "\n".join(
-        path.read_text(encoding="utf-8", errors="replace")
-        for directory in sorted(directories)
-        for path in sorted(directory.glob("*.py"))
-    )
+    source = _scorer_source(task)
     needed = sorted(set(SCORER_PACKAGES.findall(source)))
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     name = task.config.get("task", task.path.name)
@@ -140,6 +135,21 @@ def require_scorer(task: task_files.TaskFile) -> None:
             ) from error
 
 
+def draws_lots(task: task_files.TaskFile) -> bool:
+    """Whether the task's scorer uses Python's random numbers."""
+    return bool(re.search(r"^import random\b", _scorer_source(task), re.MULTILINE))
+
+
+def _scorer_source(task: task_files.TaskFile) -> str:
+    """The code of lm-eval beside the functions that the task names."""
+    directories = {f.file.parent for f in task.functions if f.is_lm_evals and f.file.exists()}
+    return "\n".join(
+        path.read_text(encoding="utf-8", errors="replace")
+        for directory in sorted(directories)
+        for path in sorted(directory.glob("*.py"))
+    )
+
+
 @functools.cache
 def prepare() -> None:
     """Silence lm-eval, keep its scorers deterministic and its templates in a sandbox."""
@@ -151,7 +161,8 @@ def prepare() -> None:
     import lm_eval.models.huggingface
     import lm_eval.utils
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # Its scorers log as errors what is none, such as an answer in no language; errors raise.
+    logging.getLogger("lm_eval").setLevel(logging.CRITICAL)
     # Its bars have no switch of their own; progress is shown by the caller.
     for module in (lm_eval.api.model, lm_eval.api.task, lm_eval.models.huggingface):
         module.tqdm = functools.partial(_silent, module.tqdm)

@@ -44,7 +44,7 @@ class Harness:
         include_path: str | None = None,
         allow_unsafe_tasks: Sequence[str] = (),
     ) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         # Kept as long as the tasks: their documents are mapped from files in it.
         self._directory = tempfile.TemporaryDirectory(prefix="quant-gate-")
         files = [loading.task_file(run, root, include_path) for run in runs]
@@ -86,7 +86,7 @@ class Harness:
         """
         from lm_eval.models.huggingface import HFLM
 
-        lm: LanguageModel = recording(HFLM)(model, self._tokenizer, batch_size)
+        lm: LanguageModel = recording(HFLM)(model, self.tokenizer, batch_size)
         for setup in self.setups():
             limit = setup.generation_kwargs.get("max_gen_toks", 0)
             if not limit < lm.max_length:
@@ -161,14 +161,14 @@ class Harness:
             path, digest = task_files.with_documents(
                 file, root / run.options.documents, Path(self._directory.name)
             )
-        dataset = file.config.get("dataset_path")
-        return build(run, path, dataset, self._tokenizer, digest)
+        return build(run, file, path, self.tokenizer, digest)
 
 
 def _scored(task: Task, doc_id: int, group: list[Any], lm: LanguageModel) -> ScoredDocument:
     points = []
     for name in task.filters:
-        random.seed(loading.RANDOM_SEED)  # scorers draw what a document leaves open
+        if doc_id in task.lots:
+            random.setstate(task.lots[doc_id])
         values = task.task.process_results(
             copy.deepcopy(group[0].doc), [instance.filtered_resps[name] for instance in group]
         )

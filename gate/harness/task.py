@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 from gate.errors import SettingsError
 from gate.harness import loading, points
 from gate.harness.points import Aggregation
+from gate.harness.task_files import TaskFile
 from gate.records import TaskSetup
 from gate.settings import TaskOptions, TaskRun
 
@@ -23,6 +25,7 @@ class Task:
         instances: Document id to its requests, in lm-eval's order.
         hashes: Document id to doc_hash and prompt_hash.
         aggregations: Usable metric to lm-eval's aggregation of it.
+        lots: Document id to the state of Python's random numbers that scoring it begins with.
     """
 
     task: Any
@@ -30,6 +33,7 @@ class Task:
     instances: dict[int, list[Any]]
     hashes: dict[int, tuple[str, str]]
     aggregations: dict[str, Aggregation]
+    lots: dict[int, Any]
 
     @property
     def filters(self) -> list[str]:
@@ -37,14 +41,12 @@ class Task:
         return [ensemble.name for ensemble in self.task._filters]
 
 
-def build(
-    run: TaskRun, path: Path, dataset: str | None, tokenizer: Any, digest: str | None
-) -> Task:
+def build(run: TaskRun, file: TaskFile, path: Path, tokenizer: Any, digest: str | None) -> Task:
     """Load a task and build the requests of all its documents, as the command line does.
 
     Args:
-        path: Its file.
-        dataset: Its data set, for messages.
+        file: What its file says.
+        path: The file to load, which may put local documents in place of the data set.
         digest: SHA-256 of local documents.
 
     Raises:
@@ -52,6 +54,7 @@ def build(
         BackendUnavailableError: Its data set cannot be had.
     """
     loading.seed()
+    dataset = file.config.get("dataset_path")
     task = loading.load_task(run.task, path, dataset, tokenizer.name_or_path)
     _configure(task, run)
     templated = _templated(run, task, tokenizer)
@@ -62,7 +65,25 @@ def build(
             fewshot_as_multiturn=templated,
             chat_template=_chat_template(tokenizer, run.options) if templated else None,
         )
-        return _collect(run, task, templated, digest, tokenizer)
+        lots = _lots(task) if loading.draws_lots(file) else {}
+        return _collect(run, task, templated, digest, tokenizer, lots)
+
+
+def _lots(task: Any) -> dict[int, Any]:
+    """The random state before each document, as a full run of lm-eval comes upon it.
+
+    IFEval's scorer draws a letter where a document asks to count one that is none ("!" or "#").
+    Whatever the answers are, it draws as often, so scoring empty ones goes through the states.
+    """
+    states: dict[int, Any] = {}
+    state = random.getstate()
+    for doc_id, doc in enumerate(task.eval_docs):
+        # One object for a run of equal states: each holds 625 numbers.
+        now = random.getstate()
+        state = state if now == state else now
+        states[doc_id] = state
+        task.process_results(doc, [""])
+    return states
 
 
 def _configure(task: Any, run: TaskRun) -> None:
@@ -103,7 +124,14 @@ def _chat_template(tokenizer: Any, options: TaskOptions) -> Callable[..., str]:
     return rendered
 
 
-def _collect(run: TaskRun, task: Any, templated: bool, digest: str | None, tokenizer: Any) -> Task:
+def _collect(
+    run: TaskRun,
+    task: Any,
+    templated: bool,
+    digest: str | None,
+    tokenizer: Any,
+    lots: dict[int, Any],
+) -> Task:
     """Group the requests by document, hash them and describe them."""
     instances: dict[int, list[Any]] = {}
     for instance in task.instances:
@@ -115,6 +143,7 @@ def _collect(run: TaskRun, task: Any, templated: bool, digest: str | None, token
         instances=instances,
         hashes=hashes,
         aggregations=aggregations,
+        lots=lots,
         setup=TaskSetup(
             task=run.task,
             version=str(task.VERSION),

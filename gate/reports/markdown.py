@@ -21,7 +21,7 @@ _BREAK = "\N{ZERO WIDTH SPACE}"
 _AUTOLINK = re.compile(r"@|#(?=\w)|(?i:GH-)(?=\d)|:(?=//)|(?i:\bwww(?=\.))|(?i:mailto|xmpp):")
 _MARKUP = re.compile(r"([\\`*_\[\]~$!{}()])")
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"})
-_LINE_START = re.compile(r"^([-+=#]|\d+(?=[.)]))")
+_LINE_START = re.compile(r"^([-+=#]|\d+(?=[.)](?:\s|$)))")
 
 
 def escape(text: str) -> str:

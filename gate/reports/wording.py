@@ -68,7 +68,7 @@ def metric_cells(comparison: Comparison) -> tuple[str, ...]:
         value.format(comparison.baseline),
         value.format(comparison.candidate),
         _retained(comparison),
-        "" if low is None or high is None else f"{low:.3f} – {high:.3f}",
+        "" if low is None or high is None else f"{low:.3f} - {high:.3f}",
         limit(comparison),
         outcome(comparison),
     )

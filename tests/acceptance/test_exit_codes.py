@@ -56,9 +56,7 @@ def measured(
 ) -> EvalResult:
     """A stored result of the checkpoint at `path`."""
     checkpoint = open_checkpoint(path, CONTAINERS)
-    answers = [
-        Answer(doc_id=i, text=answer, tokens=9, finish="stop") for i in range(len(scores))
-    ]
+    answers = [Answer(doc_id=i, text=answer, tokens=9, finish="stop") for i in range(len(scores))]
     stated = {
         "perplexities": [results.perplexity([nll, nll + 1, nll - 1])],
         "setups": (results.setup(n_documents=len(scores)),),
