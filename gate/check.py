@@ -5,30 +5,23 @@ lint -> preflight -> perplexity -> canary -> tasks -> verdict
 
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from gate import __version__, baseline, drift, harness, hub, preflight, records, verdict
+from gate import __version__, baseline, drift, harness, hub, preflight, verdict
 from gate import lint as linting
 from gate import size as sizing
 from gate.checkpoint import Checkpoint, find_checkpoints, open_checkpoint
 from gate.containers import CONTAINERS
-from gate.errors import BaselineError, CheckpointError, GateError, NonFiniteLogitsError
+from gate.errors import BaselineMissingError, CheckpointError, NonFiniteLogitsError
 from gate.formats import FORMATS
-from gate.quantization import identify
-from gate.records import BaselineInfo, Comparison, EvalResult, Report, Verdict
+from gate.quantization import identify, require_decodable
+from gate.records import BaselineInfo, EvalResult, Report, Verdict
 from gate.request import Request, Subject
 from gate.rules import RULES
 from gate.run import Run, now
-from gate.settings import (
-    CheckpointRule,
-    Metric,
-    PerplexityMetric,
-    PerplexityText,
-    Settings,
-    TaskMetric,
-)
+from gate.settings import CheckpointRule, PerplexityText
 
 
 def lint(request: Request) -> list[Report]:
@@ -56,6 +49,7 @@ def measure(request: Request) -> EvalResult:
             f"{subject.checkpoint.source} is broken and was not measured: {first.message}",
             f"See all {len(subject.lint.errors)} errors: gate lint {subject.checkpoint.source}",
         )
+    require_decodable(subject.checkpoint, subject.form)
     with Run(request, subject) as run:
         run.texts()
         run.tasks()
@@ -72,8 +66,8 @@ def check(request: Request) -> Report:
         report = _report(request, subject, verdict.decide(subject.lint, ()))
         request.store(report)
         return report
-    for metric in request.settings.perplexity_metrics:
-        verdict.ratio_limit(metric, subject.weight_bits)
+    require_decodable(subject.checkpoint, subject.form)
+    _require_limits_and_baseline(request, subject)
     run = Run(request, subject)
     stored, info = _baseline(request, subject, run)
     with run:
@@ -83,28 +77,8 @@ def check(request: Request) -> Report:
     return report
 
 
-def compare(
-    baseline_path: Path, results: Sequence[Path], settings: Settings
-) -> tuple[EvalResult, list[tuple[str, EvalResult, tuple[Comparison, ...]]]]:
-    """Stored results against a stored baseline: name, result and comparisons of each.
-
-    Args:
-        results: Files of `gate eval`, or JSON reports of `gate check`.
-    """
-    stored = baseline.load(baseline_path)
-    rows = []
-    for path in results:
-        result = _stored_result(path)
-        baseline.require_comparable(stored, baseline.Conditions.of(result), baseline_path)
-        chosen = settings.model_copy(update={"metrics": _measured(settings, stored, result)})
-        bits = result.weight_bits
-        rows.append((path.stem, result, verdict.compare(chosen, stored, result, bits)))
-    return stored, rows
-
-
 def doctor(request: Request) -> Iterator[preflight.Check]:
     """Everything that must hold before a model is loaded, one check a line."""
-
     settings, root = request.settings, request.root
 
     def characters(text: PerplexityText) -> str:
@@ -128,45 +102,6 @@ def _prepared(request: Request) -> str:
     subject = _open(request, hub.resolve(request.checkpoint))
     _, info = _baseline(request, subject, Run(request, subject))
     return f"{info.path}, made {info.date}"
-
-
-def _stored_result(path: Path) -> EvalResult:
-    """The result in a file of `gate eval`, or the one inside a report."""
-    try:
-        return records.read(path, EvalResult)
-    except GateError:
-        evaluation = records.read(path, Report).evaluation
-    if evaluation is None:
-        raise BaselineError(
-            f"{path} is a report without an evaluation", "Name a result of gate eval."
-        )
-    return evaluation
-
-
-def _measured(settings: Settings, stored: EvalResult, result: EvalResult) -> tuple[Metric, ...]:
-    """What both results hold, with the settings' limits where they state some."""
-    tasks = {(t.task, t.metric) for t in stored.tasks} & {(t.task, t.metric) for t in result.tasks}
-    texts = {p.name for p in stored.perplexities} & {p.name for p in result.perplexities}
-    limited: list[Metric] = []
-    for metric in settings.metrics:
-        if isinstance(metric, PerplexityMetric):
-            held = metric.perplexity.label in texts
-            texts.discard(metric.perplexity.label)
-        else:
-            held = (metric.task, metric.metric) in tasks
-            tasks.discard((metric.task, metric.metric or ""))
-        limited += [metric] if held else []
-    return (
-        *limited,
-        *(TaskMetric(task=task, metric=metric) for task, metric in sorted(tasks)),
-        *(PerplexityMetric(perplexity=_text_named(name)) for name in sorted(texts)),
-    )
-
-
-def _text_named(name: str) -> PerplexityText:
-    """A text that reports call `name`: a file, or a data set's split."""
-    dataset, _, split = name.rpartition("/")
-    return PerplexityText(dataset=dataset, split=split) if dataset else PerplexityText(file=name)
 
 
 def _judge(run: "Run", stored: EvalResult) -> tuple[Verdict, EvalResult | None]:
@@ -238,6 +173,28 @@ def _refuse_unfetched(subject: Subject) -> None:
         )
 
 
+def _require_limits_and_baseline(request: Request, subject: Subject) -> None:
+    """What can be missing before anything is loaded.
+
+    Raises:
+        SettingsError: A limit must be given.
+        BaselineMissingError: There is no baseline at all.
+    """
+    for metric in request.settings.perplexity_metrics:
+        verdict.ratio_limit(metric, subject.weight_bits)
+    path = _named_baseline(request, subject.rule)
+    directory = request.root / baseline.DIRECTORY
+    command = _baseline_command(request, subject.rule, path)
+    if path is not None:
+        baseline.load(path, command)
+    elif next(directory.glob("*.json"), None) is None:
+        raise BaselineMissingError(f"{directory} holds no baseline", f"Make it: {command}")
+
+
+def _named_baseline(request: Request, rule: CheckpointRule) -> Path | None:
+    return request.baseline or (request.root / rule.baseline if rule.baseline else None)
+
+
 def _baseline(request: Request, subject: Subject, run: Run) -> tuple[EvalResult, BaselineInfo]:
     """The stored baseline, found and comparable, with budgets that can be gated on.
 
@@ -245,7 +202,7 @@ def _baseline(request: Request, subject: Subject, run: Run) -> tuple[EvalResult,
         BaselineError: Missing, not comparable, or too small to gate on.
     """
     rule, conditions = subject.rule, run.conditions()
-    path = request.baseline or (request.root / rule.baseline if rule.baseline else None)
+    path = _named_baseline(request, rule)
     command = _baseline_command(request, rule, path)
     if path is None:
         path, stored = baseline.find(

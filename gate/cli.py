@@ -170,10 +170,10 @@ def compare(baseline: Path, results: tuple[Path, ...], settings: Path | None, ki
 
     RESULTS are files written by `gate eval` or by `--report json=FILE`.
     """
-    from gate import check
+    from gate import compare as comparing
     from gate.reports import markdown, text
 
-    stored, rows = check.compare(baseline, results, _request("", settings).settings)
+    stored, rows = comparing.compare(baseline, results, _request("", settings).settings)
     if kind == "markdown":
         click.echo(markdown.variants(stored, rows), nl=False)
     else:

@@ -19,7 +19,6 @@ from gate.errors import SettingsError
 from gate.evaluate import Backend, Evaluation, suite_digest
 from gate.harness import Harness, load_tokenizer
 from gate.journal import Journal
-from gate.quantization import require_decodable
 from gate.records import CanaryAnswer, Comparison, EvalResult
 from gate.request import Request, Subject
 from gate.settings import Metric, PerplexityText, Settings
@@ -29,7 +28,6 @@ class Run:
     """One evaluation: everything is prepared on construction, the model is loaded on entering.
 
     Raises:
-        UnknownFormatError: The format has no decoder.
         BackendUnavailableError: A package, data or memory is missing.
     """
 
@@ -45,7 +43,6 @@ class Run:
             self.backend: Backend = Replay(self.stored_answers, self.digest)
         else:
             preflight.require_packages()
-            require_decodable(checkpoint, form)
             preflight.require_memory(sizing.decoded_bytes(checkpoint, form))
             self._contents = _read_texts(self.settings, request.root)
             self.backend = BACKENDS[self.settings.backend](
