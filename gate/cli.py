@@ -1,16 +1,15 @@
 """The command line: parse, call, print, exit. No verb holds logic."""
 
-import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gate import __version__
+from gate import __version__, terminal
 from gate.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ def evaluate(
         store=lambda result: records.write(output, result),
     )
     result = check.measure(request)
-    click.echo(text.result(result, output, color=_color(), width=_width()), nl=False)
+    click.echo(text.result(result, output, **terminal.style()), nl=False)
     return ExitCode.PASS
 
 
@@ -177,7 +176,7 @@ def compare(baseline: Path, results: tuple[Path, ...], settings: Path | None, ki
     if kind == "markdown":
         click.echo(markdown.variants(stored, rows), nl=False)
     else:
-        click.echo(text.variants(stored, rows, color=_color(), width=_width()), nl=False)
+        click.echo(text.variants(stored, rows, **terminal.style()), nl=False)
     failed = any(found.outcome == "fail" for _, _, comparisons in rows for found in comparisons)
     return ExitCode.FAIL if failed else ExitCode.PASS
 
@@ -233,28 +232,12 @@ def _request(
         settings=loaded,
         root=root,
         command=shlex.join(["gate", *sys.argv[1:]]),
-        progress=_bars if show_progress and sys.stderr.isatty() else _silent,
+        progress=terminal.progress if show_progress else terminal.silent,
         store=store,
         settings_file=settings_file,
         baseline=baseline,
         full=full,
     )
-
-
-@contextlib.contextmanager
-def _silent(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    yield lambda done: None
-
-
-@contextlib.contextmanager
-def _bars(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, gone when done."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bars:
-        row = bars.add_task(label, total=total)
-        yield lambda done: bars.advance(row, done)
 
 
 def _outputs(reports: tuple[str, ...]) -> list[tuple[str, Path]]:
@@ -290,19 +273,7 @@ def _write(report: "Report", outputs: list[tuple[str, Path]]) -> None:
 def _print(report: "Report") -> None:
     from gate.reports import text
 
-    click.echo(text.render(report, color=_color(), width=_width()), nl=False)
-
-
-def _color() -> bool:
-    import os
-
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-
-
-def _width() -> int:
-    import shutil
-
-    return min(shutil.get_terminal_size((100, 24)).columns, 120)
+    click.echo(text.render(report, **terminal.style()), nl=False)
 
 
 def _worst(reports: list["Report"]) -> int:

@@ -1,0 +1,39 @@
+"""What a terminal shows beside the report: progress, colour, width."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+MAX_WIDTH = 120
+
+
+def style() -> dict[str, Any]:
+    """Colour and width for what goes to standard output."""
+    width = shutil.get_terminal_size((100, 24)).columns
+    return {
+        "color": sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
+        "width": min(width, MAX_WIDTH),
+    }
+
+
+@contextmanager
+def silent(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """No progress."""
+    yield lambda done: None
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, gone when done; nothing where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        row = bars.add_task(label, total=total)
+        yield lambda done: bars.advance(row, done)
