@@ -25,6 +25,9 @@ METRICS = (
     "prompt_level_loose_acc",
     "inst_level_loose_acc",
 )
+LM_EVAL = "import nltk; from lm_eval.__main__ import cli_evaluate; cli_evaluate()"
+"""Two documents ask to count "#" and "!", for which IFEval's scorer draws a letter. Importing
+nltk draws too, so it comes before the command sets its seeds, as it does for the harness."""
 Scores = dict[int, list[float]]
 
 
@@ -46,7 +49,7 @@ def lm_eval_command(options: argparse.Namespace, directory: Path) -> list[str]:
     file = directory / "task.yaml"
     file.write_text(yaml.safe_dump(task), encoding="utf-8")
     return [
-        *(sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--tasks", str(file)),
+        *(sys.executable, "-c", LM_EVAL, "run", "--model", "hf", "--tasks", str(file)),
         *("--model_args", f"pretrained={options.model}", "--device", options.device),
         *("--batch_size", str(options.batch), "--limit", str(options.prompts)),
         *("--gen_kwargs", f"max_gen_toks={options.tokens}", "--apply_chat_template"),
@@ -132,9 +135,10 @@ def main() -> None:
 def _timed(command: list[str]) -> tuple[float, float]:
     """Wall-clock and processor seconds of a command; the latter hold on a busy machine too."""
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    # Everything is local: neither side is to wait for a hub.
-    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
-    subprocess.run(command, check=True, capture_output=True, env=offline)
+    # Everything is local: neither side is to wait for a hub. Both get the same threads: left
+    # alone, lm-eval's use of accelerate takes one for each physical core only.
+    alike = {"OMP_NUM_THREADS": str(os.cpu_count())} | os.environ | {"HF_HUB_OFFLINE": "1"}
+    subprocess.run(command, check=True, capture_output=True, env=alike)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return time.monotonic() - started, used

@@ -86,7 +86,9 @@ def doctor(request: Request) -> Iterator[preflight.Check]:
 
     def extra() -> Iterator[preflight.Check]:
         for run in settings.task_runs:
-            probe = partial(harness.probe, run, root, settings.include_path)
+            probe = partial(
+                harness.probe, run, root, settings.include_path, settings.allow_unsafe_tasks
+            )
             yield preflight.attempt(f"task {run.task}", probe)
         for metric in settings.perplexity_metrics:
             text = metric.perplexity

@@ -31,6 +31,7 @@ PROMPTS, NEW_TOKENS, BATCH = 8, 32, 4
 REFERENCE = """
 import json, sys
 import langdetect
+import nltk  # draws a random number when it is imported, on which two documents' scores hang
 import lm_eval
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager

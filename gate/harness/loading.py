@@ -223,6 +223,8 @@ def load_task(name: str, path: Path, dataset: str | None, model_path: str) -> An
     manager = TaskManager(include_defaults=False, metadata={"pretrained": model_path})
     try:
         with malformed_is_settings_error(name), cached_only_if_unreachable(), silence():
+            # Only now: importing some of the packages draws, and so does lm-eval in loading.
+            seed()
             (task,) = manager.load([str(path)])["tasks"].values()
     except ImportError as error:
         raise BackendUnavailableError(

@@ -47,12 +47,8 @@ class Harness:
         self.tokenizer = tokenizer
         # Kept as long as the tasks: their documents are mapped from files in it.
         self._directory = tempfile.TemporaryDirectory(prefix="quant-gate-")
-        files = [loading.task_file(run, root, include_path) for run in runs]
-        loading.prepare()
-        for run, file in zip(runs, files, strict=True):
-            if not {run.task, file.config.get("task")} & set(allow_unsafe_tasks):
-                loading.refuse_unsafe(run.task, file)
-            loading.require_scorer(file)
+        # All are found and found safe before the first one's data is loaded.
+        files = [_task_file(run, root, include_path, allow_unsafe_tasks) for run in runs]
         self._tasks = {
             run.task: self._build(run, file, root) for run, file in zip(runs, files, strict=True)
         }
@@ -162,6 +158,35 @@ class Harness:
                 file, root / run.options.documents, Path(self._directory.name)
             )
         return build(run, file, path, self.tokenizer, digest)
+
+
+def probe(
+    run: TaskRun, root: Path, include_path: str | None, allow_unsafe_tasks: Sequence[str]
+) -> str:
+    """Make sure that a task's file, scorer and data are here; says where its documents are.
+
+    Raises:
+        SettingsError, BackendUnavailableError: As `Harness`.
+    """
+    file = _task_file(run, root, include_path, allow_unsafe_tasks)
+    if run.options.documents is None:
+        dataset = file.config.get("dataset_path")
+        loading.load_task(run.task, file.path, dataset, model_path="")
+        return f"data set {dataset}"
+    with tempfile.TemporaryDirectory(prefix="quant-gate-") as directory:
+        task_files.with_documents(file, root / run.options.documents, Path(directory))
+    return run.options.documents
+
+
+def _task_file(
+    run: TaskRun, root: Path, include_path: str | None, allow_unsafe_tasks: Sequence[str]
+) -> task_files.TaskFile:
+    file = loading.task_file(run, root, include_path)
+    loading.prepare()
+    if not {run.task, file.config.get("task")} & set(allow_unsafe_tasks):
+        loading.refuse_unsafe(run.task, file)
+    loading.require_scorer(file)
+    return file
 
 
 def _scored(task: Task, doc_id: int, group: list[Any], lm: LanguageModel) -> ScoredDocument:

@@ -53,7 +53,6 @@ def build(run: TaskRun, file: TaskFile, path: Path, tokenizer: Any, digest: str 
         SettingsError: The options do not fit it, or its file is malformed.
         BackendUnavailableError: Its data set cannot be had.
     """
-    loading.seed()
     dataset = file.config.get("dataset_path")
     task = loading.load_task(run.task, path, dataset, tokenizer.name_or_path)
     _configure(task, run)
@@ -74,6 +73,7 @@ def _lots(task: Any) -> dict[int, Any]:
 
     IFEval's scorer draws a letter where a document asks to count one that is none ("!" or "#").
     Whatever the answers are, it draws as often, so scoring empty ones goes through the states.
+    (The command's own draw also hangs on which packages draw when they are first imported.)
     """
     states: dict[int, Any] = {}
     state = random.getstate()
@@ -169,7 +169,7 @@ def _hashes(instance: Any) -> tuple[str, str]:
     document = json.dumps(
         instance.doc, indent=2, default=handle_non_serializable, ensure_ascii=False
     )
-    return hash_string(document), hash_string(instance.arguments[0])
+    return str(hash_string(document)), str(hash_string(instance.arguments[0]))
 
 
 def _task_hash(
@@ -180,7 +180,7 @@ def _task_hash(
 
     targets = {i: str(task.doc_to_target(group[0].doc)) for i, group in instances.items()}
     samples = ["".join(hashes[i]) + hash_string(targets[i]) for i in instances]
-    return hash_string("".join(samples) * len(task._filters))
+    return str(hash_string("".join(samples) * len(task._filters)))
 
 
 def _generation_kwargs(task: Any) -> dict[str, Any]:

@@ -279,6 +279,7 @@ def with_documents(task: TaskFile, documents: Path, directory: Path) -> tuple[Pa
 
 
 def _json_lines(path: Path) -> bytes:
+    hint = "Write one JSON object a line."
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -292,10 +293,7 @@ def _json_lines(path: Path) -> bytes:
         except (ValueError, RecursionError):
             sound = False
         if not sound:
-            raise SettingsError(
-                f"documents {path}, line {number}, is no JSON object",
-                "Write one JSON object a line.",
-            )
+            raise SettingsError(f"documents {path}, line {number}, is no JSON object", hint)
     if not lines:
-        raise SettingsError(f"documents {path} is empty", "Write one JSON object a line.")
+        raise SettingsError(f"documents {path} is empty", hint)
     return content
