@@ -214,8 +214,9 @@ def _baseline(request: Request, subject: Subject, run: Run) -> tuple[EvalResult,
         stored = baseline.load(path, command)
         baseline.require_comparable(stored, conditions, path, command)
     verdict.check_budgets(request.settings, stored)
+    here = Path.cwd()
     info = BaselineInfo(
-        path=str(path),
+        path=str(path.relative_to(here) if path.is_relative_to(here) else path),
         model=stored.model,
         revision=stored.revision,
         weights_digest=stored.weights_digest,

@@ -179,6 +179,9 @@ def facts(report: Report) -> list[tuple[str, str]]:
     if report.size is not None:
         found.append(("Size", size_sentence(report.size)))
     result = report.evaluation
+    if result is not None and (missing := not_run(result)):
+        sentence = f"{missing}: the verdict was settled before; --full measures everything"
+        found.append(("Not run", sentence))
     if result is not None and result.rounding_floor is not None:
         floor = result.rounding_floor
         found.append(
@@ -199,6 +202,12 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("Took", f"{duration(report.duration_s)}; quant-gate {report.gate_version}, {report.date}")
     )
     return found
+
+
+def not_run(result: EvalResult) -> str:
+    """Tasks that were planned and have no result, separated by commas."""
+    measured = {task.task for task in result.tasks}
+    return ", ".join(setup.task for setup in result.setups if setup.task not in measured)
 
 
 def run_sentence(result: EvalResult) -> str:

@@ -122,7 +122,8 @@ def test_1_fail_on_the_error_budget(case: Case) -> None:
 def test_1_fail_on_perplexity_ends_the_run(case: Case) -> None:
     text = said(gate(case(nll=312.0), "check", "quantized_model"), 1)
     assert "1.127" in text.splitlines()[1]
-    assert "inst_level_strict_acc" not in text.split("\n\n")[1], "the tasks were not run"
+    assert "inst_level_strict_acc" not in text, "the tasks were not run"
+    assert "Not run" in text and "ifeval: the verdict was settled before" in text
 
 
 def test_1_fail_on_perplexity_with_full_measures_everything(case: Case) -> None:
