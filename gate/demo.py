@@ -89,6 +89,7 @@ def run(directory: Path, say: Callable[[str], object] = click.echo) -> ExitCode:
                 f"Read what it says above, and {directory}/reports.",
             )
         say(f"exit code {code}")
+    gate("compare", "baselines/smollm2-135m.json", *(f"reports/{algo}.json" for algo in EXPECTED))
     return ExitCode.PASS
 
 

@@ -10,7 +10,7 @@ import os
 import tempfile
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -426,14 +426,6 @@ class Report(Record):
     verdict: Verdict
     date: str
     duration_s: float
-
-    def without_samples(self) -> Self:
-        """The same report, light enough to be read: scores and answers left out."""
-        if self.evaluation is None:
-            return self
-        tasks = tuple(task.model_copy(update={"samples": ()}) for task in self.evaluation.tasks)
-        light = self.evaluation.model_copy(update={"tasks": tasks, "answers": {}})
-        return self.model_copy(update={"evaluation": light})
 
 
 def write(path: Path, record: Record) -> None:

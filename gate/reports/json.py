@@ -1,8 +1,8 @@
-"""The report as JSON: every figure, without the samples (the stored result has those)."""
+"""The report as JSON: everything that was measured, so that it can be compared again."""
 
 from gate.records import Report
 
 
 def render(report: Report) -> str:
     """One JSON document with a `schema_version`; `records.read` reads it back."""
-    return report.without_samples().model_dump_json(indent=1) + "\n"
+    return report.model_dump_json(indent=1) + "\n"

@@ -74,9 +74,9 @@ def test_text_keeps_to_the_terminal(width: int):
         assert max(map(len, text.render(report, width=width).splitlines())) <= width
 
 
-def test_json_is_read_back_without_samples(tmp_path: Path):
+def test_json_is_read_back_whole(tmp_path: Path):
     (tmp_path / "r.json").write_text(FORMATS["json"](REPORTS["fail"]))
-    assert records.read(tmp_path / "r.json", Report) == REPORTS["fail"].without_samples()
+    assert records.read(tmp_path / "r.json", Report) == REPORTS["fail"]
 
 
 def test_a_report_with_very_many_findings_stays_readable():
