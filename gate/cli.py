@@ -155,7 +155,7 @@ def evaluate(
         store=lambda result: records.write(output, result),
     )
     result = check.measure(request)
-    click.echo(text.result(result, output, **terminal.style()), nl=False)
+    terminal.say(text.result(result, output, **terminal.style()))
     return ExitCode.PASS
 
 
@@ -174,9 +174,9 @@ def compare(baseline: Path, results: tuple[Path, ...], settings: Path | None, ki
 
     stored, rows = comparing.compare(baseline, results, _request("", settings).settings)
     if kind == "markdown":
-        click.echo(markdown.variants(stored, rows), nl=False)
+        terminal.say(markdown.variants(stored, rows))
     else:
-        click.echo(text.variants(stored, rows, **terminal.style()), nl=False)
+        terminal.say(text.variants(stored, rows, **terminal.style()))
     failed = any(found.outcome == "fail" for _, _, comparisons in rows for found in comparisons)
     return ExitCode.FAIL if failed else ExitCode.PASS
 
@@ -273,7 +273,7 @@ def _write(report: "Report", outputs: list[tuple[str, Path]]) -> None:
 def _print(report: "Report") -> None:
     from gate.reports import text
 
-    click.echo(text.render(report, **terminal.style()), nl=False)
+    terminal.say(text.render(report, **terminal.style()))
 
 
 def _worst(reports: list["Report"]) -> int:

@@ -1,5 +1,6 @@
 """What a terminal shows beside the report: progress, colour, width."""
 
+import io
 import os
 import shutil
 import sys
@@ -17,6 +18,17 @@ def style() -> dict[str, Any]:
         "color": sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
         "width": min(width, MAX_WIDTH),
     }
+
+
+def say(text: str) -> None:
+    """Print, whatever is at the other end: neither its encoding nor its leaving ends a run."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        print(text, end="", flush=True)  # noqa: T201 (the one place that prints a report)
+    except BrokenPipeError:
+        # What is left in the buffer must not fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """The report on a terminal."""
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -76,10 +78,22 @@ def variants(
         rows: Name, result and comparisons of each variant.
     """
     header, cells = wording.variant_table(baseline, rows)
-    table = _table(header)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for index, name in enumerate(header):
+        # Metrics have long names: one part a line keeps a column as narrow as its figures.
+        parts = re.sub(r"([_/])| ", r"\1\n", plain(name))
+        first = index == 0
+        justify: Literal["left", "right"] = "left" if first else "right"
+        table.add_column(Text(parts), justify=justify, no_wrap=not first, overflow="fold")
     for row in cells:
-        table.add_row(*(_styled(cell) for cell in row))
+        table.add_row(*(_styled_lines(cell) for cell in row))
     return _rendered(table, color, width)
+
+
+def _styled_lines(cell: str) -> Text:
+    """What is retained goes below the figure itself."""
+    value, _, retained = plain(cell).partition(" (")
+    return _styled(value) if not retained else Text(f"{value}\n({retained}")
 
 
 def _rendered(content: RenderableType, color: bool, width: int) -> str:

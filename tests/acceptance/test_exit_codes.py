@@ -269,8 +269,19 @@ def test_compare_prints_one_row_a_variant(case: Case) -> None:
     done = gate(directory, "compare", "baselines/base.json", "candidate.json", "judged.json")
     rows = [line.split() for line in said(done, 1).splitlines() if line.strip()]
     figures = {row[0]: row[1:] for row in rows}
-    tail = slice(-4, None)  # beyond the size, which the stored result of this test makes up
+    tail = slice(-2, None)  # beyond the size, which the stored result of this test makes up
     assert figures["candidate"][tail] == figures["judged"][tail]
+
+
+def test_the_verdict_survives_a_narrow_terminal_and_a_reader_that_leaves(case: Case) -> None:
+    directory = case(candidate=[0.0] * 20 + [1.0] * 180)
+    command = f"{sys.executable} -m gate check quantized_model"
+    for shell in (f"PYTHONIOENCODING=ascii {command} > out.txt", f"{command} | true"):
+        done = subprocess.run(
+            ["bash", "-c", f"{shell}; exit ${{PIPESTATUS[0]}}"],
+            cwd=directory, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_a_limit_on_the_command_line_replaces_the_settings(case: Case) -> None:
