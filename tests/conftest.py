@@ -41,20 +41,20 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def sentence_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """NLTK's sentence data, which lm-eval's IFEval scorer wants; trained here if it is absent."""
+def sentence_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """NLTK's sentence data, which lm-eval's IFEval scorer wants; trained here if it is absent.
+
+    One for the whole session: the scorer keeps what it loaded first.
+    """
     import nltk
 
     from gate import demo
 
-    try:
-        nltk.data.find("tokenizers/punkt_tab/english/")
-    except LookupError:
+    directory = SHARED_DATA / "nltk_data"
+    if not directory.is_dir():
         directory = tmp_path_factory.mktemp("nltk_data")
         demo.make_sentence_data(directory)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("NLTK_DATA", str(directory))
-            patch.setattr(nltk.data, "path", [*nltk.data.path, str(directory)])
-            yield
-    else:
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NLTK_DATA", str(directory))
+        patch.setattr(nltk.data, "path", [str(directory), *nltk.data.path])
+        yield directory

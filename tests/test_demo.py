@@ -108,7 +108,7 @@ def _less(kwargs: dict[str, Any]) -> int:
 
 
 @pytest.fixture(scope="module")
-def ifeval(sentence_data: None) -> Iterator[Any]:
+def ifeval(sentence_data: Path) -> Iterator[Any]:
     """lm-eval's IFEval scorer."""
     import langdetect
 

@@ -147,15 +147,7 @@ def tiny(tokenizer: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def nltk_data(shared_data: Path) -> Path:
-    import nltk
-
-    nltk.data.path.insert(0, str(shared_data / "nltk_data"))
-    return shared_data / "nltk_data"
-
-
-@pytest.fixture(scope="module")
-def ifeval(shared_data: Path, nltk_data: Path, tokenizer: Any) -> Harness:
+def ifeval(shared_data: Path, sentence_data: Path, tokenizer: Any) -> Harness:
     documents = str(shared_data / "ifeval" / "input_data.jsonl")
     return Harness([task_run("ifeval", documents=documents)], tokenizer, Path.cwd())
 
@@ -182,7 +174,7 @@ def reference(
     ifeval: Harness,
     answers: dict[str, str],
     shared_data: Path,
-    nltk_data: Path,
+    sentence_data: Path,
     export: Callable[[str], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
@@ -203,7 +195,7 @@ def reference(
         [sys.executable, "-c", limits + REFERENCE, *map(str, arguments)],
         check=True,
         capture_output=True,
-        env=os.environ | {"NLTK_DATA": str(nltk_data), "HF_HUB_OFFLINE": "1"},
+        env=os.environ | {"NLTK_DATA": str(sentence_data), "HF_HUB_OFFLINE": "1"},
     )
     found: dict[str, Any] = json.loads((directory / "out.json").read_text())
     return found
@@ -245,7 +237,7 @@ def test_scores_and_hashes_are_those_of_lm_eval(
 def test_the_model_answers_as_under_lm_eval(
     reference: dict[str, Any],
     shared_data: Path,
-    nltk_data: Path,
+    sentence_data: Path,
     export: Callable[[str], Path],
     tokenizer: Any,
 ) -> None:
@@ -461,7 +453,7 @@ def test_missing_sentence_data_is_told_before_the_run(
 
 
 def test_the_hub_is_asked_for_a_tasks_own_data_set(
-    tmp_path: Path, nltk_data: Path, export: Callable[[str], Path]
+    tmp_path: Path, sentence_data: Path, export: Callable[[str], Path]
 ) -> None:
     rows = [
         {
@@ -481,7 +473,7 @@ def test_the_hub_is_asked_for_a_tasks_own_data_set(
         "print([found.prompt('ifeval', i) for i in found.doc_ids('ifeval')])"
     )
     with hub_stub.serve("google/IFEval", {"ifeval_input_data.jsonl": content}) as endpoint:
-        hub = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "NLTK_DATA": str(nltk_data)}
+        hub = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "NLTK_DATA": str(sentence_data)}
         done = subprocess.run(
             [sys.executable, "-c", program, str(export("bf16"))],
             env=os.environ | hub | {"HF_HUB_OFFLINE": "0"},

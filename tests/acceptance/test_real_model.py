@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoints import edit_tensors
+from checkpoints import edit_tensors, f32
 from test_exit_codes import gate, said
 
 from gate import records
@@ -109,8 +109,20 @@ def test_exchanged_scales_fail(judged, export, tmp_path: Path) -> None:
     assert judged(path, 1).startswith("FAIL")
 
 
+def test_scales_beyond_all_bounds_fail_without_a_figure(judged, export, tmp_path: Path) -> None:
+    path = tmp_path / "overflowing"
+    path.mkdir()
+    for file in export("fp8").iterdir():
+        (path / file.name).write_bytes(file.read_bytes())
+    name = "model.layers.3.mlp.down_proj.weight_scale"
+    edit_tensors(path, lambda tensors: tensors.update({name: f32((), 3e38)}))
+    text = judged(path, 1)
+    assert text.startswith("FAIL")
+    assert "NaN or infinite" in text.splitlines()[1]
+
+
 def test_an_interrupted_run_exits_130_and_resumes_by_batch(
-    tmp_path: Path, export: Callable[[str], Path], sentence_data: None
+    tmp_path: Path, export: Callable[[str], Path], sentence_data: Path
 ) -> None:
     directory = workplace(tmp_path, WITH_TASK)
     command = [sys.executable, "-m", "gate", "eval", str(export("bf16")), "-o", "result.json"]
@@ -121,6 +133,8 @@ def test_an_interrupted_run_exits_130_and_resumes_by_batch(
         env=os.environ | environment,
         stderr=subprocess.PIPE,
         text=True,
+        # Started in the background of a script, this process may have been told to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     journal = wait_for_batches(directory / "cache" / "journal", running)
     running.send_signal(signal.SIGINT)
