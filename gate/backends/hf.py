@@ -58,7 +58,6 @@ class Hf:
             trust_remote_code=self.settings.trust_remote_code,
             progress=self.progress,
         )
-        self.model.register_forward_hook(_refuse_non_finite)
         skipped: tuple[str, ...] = ()
         if self.settings.activations == "emulate":
             layers = hf_model.quantized_layers(self.checkpoint, self.form)
@@ -205,24 +204,13 @@ def _logprobs(logits: Any, ids: np.ndarray) -> np.ndarray:
 
     with torch.inference_mode():
         scores = logits[:-1].float()
-        if not torch.isfinite(scores).all():
-            raise _non_finite()
+        # A row's largest: entries that a model masks with -inf are no error.
+        if not scores.amax(-1).isfinite().all():
+            raise NonFiniteLogitsError(
+                "the model computed logits that are NaN or infinite",
+                "Look for scales that are zero, infinite or NaN: gate lint CHECKPOINT",
+            )
         targets = torch.from_numpy(ids[1:].copy()).to(scores.device)
         chosen = scores.gather(-1, targets[:, None])[:, 0]
         found: np.ndarray = (chosen - scores.logsumexp(-1)).cpu().numpy()
     return found
-
-
-def _refuse_non_finite(module: Any, args: Any, output: Any) -> None:
-    """Forward hook: the last position's logits, from which the next token is drawn, are finite."""
-    import torch
-
-    if not torch.isfinite(output.logits[:, -1]).all():
-        raise _non_finite()
-
-
-def _non_finite() -> NonFiniteLogitsError:
-    return NonFiniteLogitsError(
-        "the model computed logits that are NaN or infinite",
-        "Look for scales that are zero, infinite or NaN: gate lint CHECKPOINT",
-    )

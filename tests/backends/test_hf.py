@@ -354,15 +354,10 @@ def test_what_transformers_cannot_build_is_refused(
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_logits_that_are_not_finite_end_the_run(value: float, changed: Path) -> None:
-    """Wherever they come from: reading or generating."""
-    import torch
-
+    """Generated ones are looked at by the harness."""
     edit_weights(changed, lambda tensors: tensors["lm_head.weight"].fill_(value))
-    with backend(changed) as loaded:
-        with pytest.raises(NonFiniteLogitsError):
-            loaded.logprobs(WINDOWS)
-        with pytest.raises(NonFiniteLogitsError):
-            loaded.model.generate(torch.from_numpy(WINDOWS[:1]), max_new_tokens=2)
+    with backend(changed) as loaded, pytest.raises(NonFiniteLogitsError):
+        loaded.logprobs(WINDOWS)
 
 
 @pytest.mark.parametrize(
