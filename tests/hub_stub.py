@@ -1,4 +1,4 @@
-"""A hub that holds one data set: what `datasets` asks of HF_ENDPOINT, and no more."""
+"""A hub that holds one repository: what clients ask of HF_ENDPOINT, and no more."""
 
 import contextlib
 import hashlib
@@ -6,17 +6,21 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
 
 COMMIT = "a" * 40
 
 
 @contextlib.contextmanager
-def serve(repository: str, files: dict[str, bytes]) -> Iterator[str]:
-    """Serve a data set repository on this machine.
+def serve(
+    repository: str, files: dict[str, bytes], kind: Literal["datasets", "models"] = "datasets"
+) -> Iterator[str]:
+    """Serve a repository on this machine.
 
     Args:
         repository: Its `org/name`.
         files: Path in the repository to content.
+        kind: What it holds; the addresses differ.
 
     Yields:
         The endpoint's address.
@@ -40,7 +44,8 @@ def serve(repository: str, files: dict[str, bytes]) -> Iterator[str]:
 
         def _answer(self) -> None:
             path = self.path.split("?")[0]
-            api, resolve = f"/api/datasets/{repository}", f"/datasets/{repository}/resolve/"
+            prefix = "/datasets" if kind == "datasets" else ""
+            api, resolve = f"/api/{kind}/{repository}", f"{prefix}/{repository}/resolve/"
             if path.startswith(resolve):
                 self._file(path.removeprefix(resolve).partition("/")[2])
             elif path.startswith((f"{api}/tree/", f"{api}/paths-info/")):
