@@ -19,6 +19,7 @@ from gate.formats import FORMATS
 from gate.quantization import identify, require_decodable
 from gate.records import BaselineInfo, EvalResult, Report, Verdict
 from gate.request import Request, Subject
+from gate.rule import Evidence
 from gate.rules import RULES
 from gate.run import Run, now
 from gate.settings import CheckpointRule, PerplexityText
@@ -134,10 +135,11 @@ def _open(request: Request, source: hub.Source) -> Subject:
     rule = request.settings.rule_for(source.path, request.root)
     reference = _reference(rule.reference, request.root)
     form = identify(checkpoint, FORMATS)
+    evidence = Evidence(checkpoint, form, linting.walk(checkpoint, form))
     return Subject(
         checkpoint=checkpoint,
         form=form,
-        lint=linting.lint(checkpoint, form, RULES, request.settings.ignore),
+        lint=linting.lint(evidence, RULES, request.settings.ignore),
         size=sizing.size(checkpoint, form, reference) if checkpoint.tensors else None,
         rule=rule,
         reference=reference,

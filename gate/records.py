@@ -65,6 +65,37 @@ class Skipped(Record):
     reason: str
 
 
+class Target(Record):
+    """Where a checkpoint is meant to run.
+
+    Attributes:
+        gpu: As `gate lint --gpu` names it.
+        tensor_parallel: Devices that share every layer.
+        memory_bytes: Of all devices together; left out, the devices' own.
+        context: Tokens of one sequence.
+        concurrency: Sequences at a time.
+    """
+
+    runtime: str | None = None
+    gpu: str | None = None
+    tensor_parallel: int = 1
+    memory_bytes: int | None = None
+    context: int | None = None
+    concurrency: int = 1
+
+
+class Fit(Record):
+    """How a checkpoint would run on a target."""
+
+    target: Target
+
+
+class ReferenceResult(Record):
+    """A checkpoint beside the unquantized one that it was made from."""
+
+    source: str
+
+
 class LintResult(Record):
     """What static validation found. `format` is None for an unquantized checkpoint."""
 
@@ -73,6 +104,8 @@ class LintResult(Record):
     findings: tuple[Finding, ...] = ()
     rules_run: tuple[RuleInfo, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    fit: Fit | None = None
+    reference: ReferenceResult | None = None
 
     @property
     def errors(self) -> tuple[Finding, ...]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 from pydantic import BaseModel
 
-from gate import cli, lint, records, settings
+from gate import cli, records, rule, settings
 from gate.rules import RULES
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +33,7 @@ def generated() -> Iterator[tuple[Path, str]]:
     """Every derived file with the text that it must have."""
     for name, (model, title) in SCHEMAS.items():
         yield ROOT / "schemas" / f"{name}.schema.json", schema(model, title)
-    yield ROOT / "docs" / "rules.md", lint.manual(RULES)
+    yield ROOT / "docs" / "rules.md", rule.manual(RULES)
     readme = ROOT / "README.md"
     yield readme, with_help(readme.read_text(encoding="utf-8"))
 

@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gate import activations
-from gate.quantization import E2M1, E4M3, Scheme
+from gate.codes import E2M1, E4M3
+from gate.quantization import Scheme
 
 pytestmark = pytest.mark.model
 

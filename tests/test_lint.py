@@ -6,14 +6,16 @@ from pathlib import Path
 import checkpoints
 import pytest
 from checkpoints import edit_tensors
+from judging import judge
 
 from gate.checkpoint import Checkpoint, open_checkpoint
 from gate.containers import CONTAINERS
 from gate.errors import SettingsError
 from gate.formats import FORMATS
-from gate.lint import MOST_PER_RULE, SECTIONS, Rule, lint, manual
+from gate.lint import MOST_PER_RULE, lint, walk
 from gate.quantization import Format, identify
-from gate.records import Finding, LintResult
+from gate.records import Finding
+from gate.rule import SECTIONS, Evidence, Rule, manual
 from gate.rules import RULES
 
 LAYER_RULES = {
@@ -25,11 +27,6 @@ LAYER_RULES = {
     "scale-not-finite",
     "scale-zero",
 }
-
-
-def judge(path: Path, ignore: dict[str, str] | None = None) -> LintResult:
-    checkpoint = open_checkpoint(path, CONTAINERS)
-    return lint(checkpoint, identify(checkpoint, FORMATS), RULES, ignore or {})
 
 
 def without_input_scales(path: Path) -> None:
@@ -147,7 +144,7 @@ def test_each_layer_is_walked_once(tmp_path: Path) -> None:
             return self.form.layers(checkpoint)
 
     form = Walks(identify(checkpoint, FORMATS))
-    lint(checkpoint, form, RULES, {})
+    lint(Evidence(checkpoint, form, walk(checkpoint, form)), RULES, {})
     assert form.walks == 1
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gate.activations import Order, fake_quantize, quantize
+from gate.codes import decode_float
 from gate.errors import BackendError
-from gate.quantization import QuantizedLayer, Role, Scheme, decode_float
+from gate.quantization import QuantizedLayer, Role, Scheme
 
 if TYPE_CHECKING:
     import torch

@@ -14,8 +14,9 @@ from gate.checkpoint.contract import (
     TensorInfo,
     lfs_problem,
 )
-from gate.checkpoint.files import CONFIG_MAX_BYTES, escapes
+from gate.checkpoint.files import CONFIG_MAX_BYTES
 from gate.checkpoint.opening import find_checkpoints, is_checkpoint, open_checkpoint
+from gate.checkpoint.store import Directory, Store, escapes
 
 __all__ = [
     "CONFIG_MAX_BYTES",
@@ -23,8 +24,10 @@ __all__ = [
     "LFS_MAGIC",
     "Checkpoint",
     "Container",
+    "Directory",
     "Header",
     "Problem",
+    "Store",
     "TensorInfo",
     "escapes",
     "find_checkpoints",

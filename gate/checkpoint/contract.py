@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from gate.checkpoint.store import Store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,13 +21,13 @@ DTYPE_BITS = {
 """Bits per stored element. Source: https://github.com/huggingface/safetensors (`Dtype`)."""
 
 
-@dataclass(frozen=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """One tensor as its header describes it (names as in a safetensors header).
 
     Attributes:
-        dtype: safetensors' name, for example `F8_E4M3`.
-        data_offsets: First byte and end, counted from the start of the file's data section.
+        dtype: safetensors' name, for example `F8_E4M3`; in GGUF files also ggml's, such as `Q4_K`.
+        shape: Outermost dimension first.
+        data_offsets: First byte and end, counted from the start of the file.
         file: The file's name, relative to the checkpoint.
     """
 
@@ -62,7 +64,7 @@ class Header:
     """What one weight file holds."""
 
     tensors: tuple[TensorInfo, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
 
@@ -71,15 +73,21 @@ class Container(Protocol):
 
     suffix: str
     """File name ending, with the dot."""
-    index_suffix: str
-    """Ending of the JSON file that maps tensors to shards, after the stem."""
+    index_suffix: str | None
+    """Ending of the JSON file that maps tensors to shards, after the stem; None for none."""
 
-    def read_header(self, path: Path, name: str) -> Header:
-        """Read what `path` (called `name` in the checkpoint) holds; never raises for bad bytes."""
+    def read_header(self, store: Store, name: str) -> Header:
+        """Read what a file holds.
+
+        Bad bytes are problems of the header, never exceptions.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
         ...
 
-    def read(self, path: Path, info: TensorInfo) -> "np.ndarray":
-        """Map one tensor: raw codes (uint8 for F8 and F4, uint16 for BF16), shape `info.shape`.
+    def read(self, store: Store, info: TensorInfo) -> "np.ndarray":
+        """One tensor: raw codes (uint8 for F8 and F4, uint16 for BF16), shape `info.shape`.
 
         Raises:
             CheckpointError: The file ends before the tensor does.
@@ -89,21 +97,26 @@ class Container(Protocol):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A directory with a model's configuration and weights.
+    """A model's configuration and weights, opened by their headers.
 
     Attributes:
         source: What the user named: a path or `org/name`.
+        store: Where its files are read.
+        path: Its directory; for a remote checkpoint only its name.
         revision: The hub's commit, if it came from there.
         config: config.json, `{}` if unreadable.
         quantization_config: config.json's own declaration (also from `text_config`).
         hf_quant_config: The file of that name, either on-disk shape.
         tensors: Name to header entry, in file order.
+        metadata: What the weight files say beside their tensors, such as GGUF's key-values.
         weight_map: The index's map, None for a single file.
         children: Checkpoints in subdirectories: separate ones, not part of this.
+        complete: False where the user named some of its files only.
         problems: What was wrong while opening.
     """
 
     source: str
+    store: Store
     path: Path
     revision: str | None
     config: Mapping[str, Any]
@@ -111,17 +124,19 @@ class Checkpoint:
     hf_quant_config: Mapping[str, Any] | None
     generation_config: Mapping[str, Any] | None
     tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, Any]
     weight_map: Mapping[str, str] | None
     files: tuple[str, ...]
     weight_files: tuple[str, ...]
     children: tuple[Path, ...]
     problems: tuple[Problem, ...]
     container: Container | None
+    complete: bool = True
 
     def read(self, info: TensorInfo) -> "np.ndarray":
-        """Map one tensor's raw codes; see `Container.read`."""
+        """One tensor's raw codes; see `Container.read`."""
         assert self.container is not None, "a checkpoint with tensors has a container"
-        return self.container.read(self.path / info.file, info)
+        return self.container.read(self.store, info)
 
     @property
     def broken_files(self) -> frozenset[str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gate.checkpoint.contract import Checkpoint, Container, Problem
-from gate.checkpoint.files import is_file, pointers, read_json
+from gate.checkpoint.files import pointers, read_json
+from gate.checkpoint.store import Directory, Store
 from gate.checkpoint.weights import read_weights
 from gate.errors import CheckpointError, SettingsError
 
@@ -31,14 +32,60 @@ def find_checkpoints(path: Path, containers: Sequence[Container]) -> tuple[Path,
 
 
 def open_checkpoint(
-    path: Path, containers: Sequence[Container], *, source: str = "", revision: str | None = None
+    path: Path,
+    containers: Sequence[Container],
+    *,
+    source: str = "",
+    revision: str | None = None,
+    store: Store | None = None,
+    only: Sequence[str] = (),
 ) -> Checkpoint:
-    """Open a local checkpoint directory by its headers alone.
+    """Open a checkpoint by its headers alone.
+
+    Args:
+        path: Its directory.
+        containers: Consulted in order.
+        source: What the user called it.
+        revision: The hub's commit.
+        store: Where its files are read, if not in `path`.
+        only: Weight files to which the look is limited; the others count as not asked for.
 
     Raises:
         SettingsError: `path` does not exist or is not a directory.
         CheckpointError: `path` holds only other checkpoints.
     """
+    children = _local_children(path, containers) if store is None else ()
+    store = store or Directory(path)
+    problems: list[Problem] = []
+    weights = read_weights(store, containers, problems, only)
+    container = weights["container"]
+    required = not only and (container is None or container.index_suffix is not None)
+    config = read_json(store, "config.json", "config-json-unreadable", problems, required=required)
+    hf_quant = read_json(store, "hf_quant_config.json", "quant-config-unreadable", problems)
+    files = tuple(name for name in store.names if store.refusal(name) is None)
+    problems += pointers(store, () if only else files, problems)
+    config = config or {}
+    return Checkpoint(
+        source=source or str(path),
+        store=store,
+        path=path,
+        revision=revision,
+        config=config,
+        quantization_config=_declared(config, problems),
+        hf_quant_config=hf_quant,
+        generation_config=read_json(
+            store, "generation_config.json", "generation-config-unreadable", problems
+        ),
+        files=files,
+        children=children,
+        complete=not only,
+        problems=tuple(problems),
+        **weights,
+    )
+
+
+def _local_children(path: Path, containers: Sequence[Container]) -> tuple[Path, ...]:
+    """Checkpoints below a directory that is one itself."""
     _require_directory(path)
     children = _children(path, containers)
     if children and not is_checkpoint(path, containers):
@@ -47,28 +94,7 @@ def open_checkpoint(
             f"{path} has no config.json; it holds {len(children)} checkpoints: {names}",
             f"Name one of them, for example: gate check {children[0]}",
         )
-    problems: list[Problem] = []
-    config = read_json(path, "config.json", "config-json-unreadable", problems, required=True)
-    weights = read_weights(path, containers, problems)
-    hf_quant = read_json(path, "hf_quant_config.json", "quant-config-unreadable", problems)
-    files = tuple(sorted(entry.name for entry in path.iterdir() if is_file(entry)))
-    problems += pointers(path, files, problems)
-    config = config or {}
-    return Checkpoint(
-        source=source or str(path),
-        path=path,
-        revision=revision,
-        config=config,
-        quantization_config=_declared(config, problems),
-        hf_quant_config=hf_quant,
-        generation_config=read_json(
-            path, "generation_config.json", "generation-config-unreadable", problems
-        ),
-        files=files,
-        children=children,
-        problems=tuple(problems),
-        **weights,
-    )
+    return children
 
 
 def _require_directory(path: Path) -> None:

@@ -3,54 +3,61 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from gate.checkpoint.contract import Container, Header, Problem, TensorInfo
-from gate.checkpoint.files import escapes, is_file, read_json
+from gate.checkpoint.files import read_json
+from gate.checkpoint.store import Store
 
 SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<total>\d{5})\.")
 SHARDS_MAX = 4096
 
 
 def read_weights(
-    root: Path, containers: Sequence[Container], problems: list[Problem]
+    store: Store, containers: Sequence[Container], problems: list[Problem], only: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The headers of the indexed shards, or of every weight file where there is no index."""
+    """The headers of the indexed shards, or of every weight file where there is no index.
+
+    Args:
+        only: Weight files to which the look is limited.
+    """
     for container in containers:
-        index = _index(root, container)
-        names = sorted(entry.name for entry in root.glob(f"*{container.suffix}"))
+        index = None if only else _index(store, container)
+        names = [name for name in only or store.names if name.endswith(container.suffix)]
         if index is None and not names:
             continue
-        weight_map = _read_index(root, index, problems) if index else None
+        weight_map = _read_index(store, index, problems) if index else None
         if weight_map is not None:
             counts = Counter(weight_map.values())
         else:
-            counts = Counter(_unindexed(names, container.suffix))
-        wanted = _shards(root, counts, weight_map is not None, problems)
-        tensors: dict[str, TensorInfo] = {}
-        for name in wanted:
-            header = _read_header(root, name, container)
-            problems += header.problems
-            for info in header.tensors:
-                if info.name not in tensors or (weight_map or {}).get(info.name) == name:
-                    tensors[info.name] = info
+            counts = Counter(names if only else _unindexed(names, container.suffix))
+        wanted = _shards(store, counts, weight_map is not None, problems)
+        tensors, metadata = _read_headers(store, container, wanted, weight_map or {}, problems)
         if weight_map is not None:
             problems += _index_problems(weight_map, tensors, problems)
         return {
             "tensors": tensors,
+            "metadata": metadata,
             "weight_map": weight_map,
             "weight_files": tuple(wanted),
             "container": container,
         }
-    problems.append(_no_weights(root))
-    return {"tensors": {}, "weight_map": None, "weight_files": (), "container": None}
+    problems.append(_no_weights(store))
+    return {
+        "tensors": {},
+        "metadata": {},
+        "weight_map": None,
+        "weight_files": (),
+        "container": None,
+    }
 
 
-def _index(root: Path, container: Container) -> Path | None:
+def _index(store: Store, container: Container) -> str | None:
     """The index; `model`'s own where another stands beside it."""
-    found = sorted(root.glob(f"*{container.index_suffix}"))
-    return next((path for path in found if path.name.startswith("model.")), next(iter(found), None))
+    if container.index_suffix is None:
+        return None
+    found = [name for name in store.names if name.endswith(container.index_suffix)]
+    return next((name for name in found if name.startswith("model.")), next(iter(found), None))
 
 
 def _unindexed(names: Sequence[str], suffix: str) -> Iterator[str]:
@@ -68,17 +75,37 @@ def _unindexed(names: Sequence[str], suffix: str) -> Iterator[str]:
                 yield name
 
 
-def _read_header(root: Path, name: str, container: Container) -> Header:
+def _read_headers(
+    store: Store,
+    container: Container,
+    names: Sequence[str],
+    weight_map: Mapping[str, str],
+    problems: list[Problem],
+) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
+    """All tensors, the index's choice where two shards have the same, and all metadata."""
+    tensors: dict[str, TensorInfo] = {}
+    metadata: dict[str, Any] = {}
+    for name in names:
+        header = _read_header(store, name, container)
+        problems += header.problems
+        metadata = {**header.metadata, **metadata}
+        for info in header.tensors:
+            if info.name not in tensors or weight_map.get(info.name) == name:
+                tensors[info.name] = info
+    return tensors, metadata
+
+
+def _read_header(store: Store, name: str, container: Container) -> Header:
     try:
-        return container.read_header(root / name, name)
+        return container.read_header(store, name)
     except OSError as error:
-        message = f"{name} cannot be read: {error.strerror}"
+        message = f"{name} cannot be read: {error.strerror or error}"
         fix = f"Make {name} readable, or download it again."
         return Header(problems=(Problem("header-unreadable", message, fix, name),))
 
 
-def _read_index(root: Path, index: Path, problems: list[Problem]) -> Mapping[str, str] | None:
-    value = read_json(root, index.name, "header-unreadable", problems)
+def _read_index(store: Store, index: str, problems: list[Problem]) -> Mapping[str, str] | None:
+    value = read_json(store, index, "header-unreadable", problems)
     weight_map = value.get("weight_map") if value else None
     if isinstance(weight_map, dict) and all(isinstance(name, str) for name in weight_map.values()):
         return weight_map
@@ -86,24 +113,25 @@ def _read_index(root: Path, index: Path, problems: list[Problem]) -> Mapping[str
         problems.append(
             Problem(
                 "header-unreadable",
-                f"{index.name} has no weight_map of tensor names to file names",
+                f"{index} has no weight_map of tensor names to file names",
                 "Export the checkpoint again.",
-                file=index.name,
+                file=index,
             )
         )
     return None
 
 
 def _shards(
-    root: Path, counts: Mapping[str, int], indexed: bool, problems: list[Problem]
+    store: Store, counts: Mapping[str, int], indexed: bool, problems: list[Problem]
 ) -> list[str]:
     """The named files that are there; `counts` says how many tensors an index places in each."""
     present = []
     for name in sorted(counts):
-        if escapes(root, name):
-            problems.append(_escape_problem(name))
-        elif is_file(root / name):
+        refusal = store.refusal(name)
+        if refusal is None:
             present.append(name)
+        elif refusal.startswith("leads out"):
+            problems.append(_escape_problem(name))
         else:
             why = f"the index places {counts[name]:,} tensors in it" if indexed else "others are"
             problems.append(
@@ -151,8 +179,8 @@ def _index_problems(
             )
 
 
-def _no_weights(root: Path) -> Problem:
-    pickles = sorted(p.name for p in root.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt"})
+def _no_weights(store: Store) -> Problem:
+    pickles = [name for name in store.names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
     if pickles:
         return Problem(
             "no-weights",
@@ -160,4 +188,6 @@ def _no_weights(root: Path) -> Problem:
             "Save the model as safetensors: model.save_pretrained(directory).",
             file=pickles[0],
         )
-    return Problem("no-weights", "no weight file (*.safetensors)", "Export the checkpoint again.")
+    return Problem(
+        "no-weights", "no weight file (*.safetensors, *.gguf)", "Export the checkpoint again."
+    )

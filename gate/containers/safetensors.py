@@ -5,15 +5,23 @@ Source: https://huggingface.co/docs/safetensors/index#format
 
 import json
 import math
-import os
 import struct
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
-from gate.checkpoint import DTYPE_BITS, LFS_MAGIC, Header, Problem, TensorInfo, lfs_problem
+from gate.checkpoint import (
+    DTYPE_BITS,
+    LFS_MAGIC,
+    Header,
+    Problem,
+    Store,
+    TensorInfo,
+    lfs_problem,
+)
 from gate.errors import CheckpointError
 
 HEADER_MAX_BYTES = 100 * 2**20
@@ -25,8 +33,8 @@ NAME_MAX = 1024
 RANK_MAX = 64
 """Dimensions of a tensor: torch's own limit."""
 
-COPY_BYTES = 1 << 16
-"""Mapping costs more than copying below this."""
+FIRST_BYTES = 1 << 15
+"""Read at once: it holds the header of most files, and costs a remote reader one request."""
 
 RAW_DTYPES = {
     "BOOL": np.uint8, "U8": np.uint8, "I8": np.int8, "I16": np.int16, "U16": np.uint16,
@@ -40,49 +48,39 @@ class Safetensors:
     """Reads *.safetensors by mapping; nothing is copied until used."""
 
     suffix = ".safetensors"
-    index_suffix = ".safetensors.index.json"
+    index_suffix: str | None = ".safetensors.index.json"
 
-    def read_header(self, path: Path, name: str) -> Header:
-        """Read the header of `path`, with everything that is wrong with it."""
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(len(LFS_MAGIC))
-            if start == LFS_MAGIC:
-                return Header(problems=(lfs_problem(name),))
-            if len(start) < 8:
-                return Header(problems=(_truncated(name, size, 8),))
-            (length,) = struct.unpack("<Q", start[:8])
-            if length > HEADER_MAX_BYTES:
-                return _unreadable(name, f"claims a header of {length:,} bytes")
-            if 8 + length > size:
-                return Header(problems=(_truncated(name, size, 8 + length),))
-            file.seek(8)
-            raw = file.read(length)
+    def read_header(self, store: Store, name: str) -> Header:
+        """Read the header of a file, with everything that is wrong with it."""
+        size = store.size(name)
+        start = store.read(name, 0, FIRST_BYTES)
+        if start[: len(LFS_MAGIC)] == LFS_MAGIC:
+            return Header(problems=(lfs_problem(name),))
+        if len(start) < 8:
+            return Header(problems=(_truncated(name, size, 8),))
+        (length,) = struct.unpack("<Q", start[:8])
+        if length > HEADER_MAX_BYTES:
+            return _unreadable(name, f"claims a header of {length:,} bytes")
+        if 8 + length > size:
+            return Header(problems=(_truncated(name, size, 8 + length),))
+        rest = store.read(name, len(start), 8 + length) if 8 + length > len(start) else b""
         try:
-            entries = json.loads(raw, object_pairs_hook=_unique)
+            entries = json.loads(bytes(start[8 : 8 + length]) + rest, object_pairs_hook=_unique)
         except (ValueError, RecursionError) as error:
             return _unreadable(name, f"has a header that is not JSON: {error}")
         if not isinstance(entries, dict):
             return _unreadable(name, "has a header that is not a JSON object")
-        return _header(name, entries, data_bytes=size - 8 - length)
+        return _header(name, entries, data_start=8 + length, file_bytes=size)
 
-    def read(self, path: Path, info: TensorInfo) -> np.ndarray:
-        """Map one tensor's raw codes, or copy them where they are few."""
+    def read(self, store: Store, info: TensorInfo) -> np.ndarray:
+        """One tensor's raw codes, not copied where the store maps the file."""
         begin, end = info.data_offsets
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            start = 8 + length + begin
-            if 8 + length + end > os.fstat(file.fileno()).st_size:
-                raise CheckpointError(
-                    f"{path.name} ends before tensor {info.name} does",
-                    f"Upload or download {path.name} again.",
-                )
-            if end - begin < COPY_BYTES:
-                file.seek(start)
-                raw = np.frombuffer(file.read(end - begin), np.uint8)
-            else:
-                # np.asarray drops the memmap class, whose every view and ufunc is slower.
-                raw = np.asarray(np.memmap(file, np.uint8, "r", start, (end - begin,)))
+        raw = np.frombuffer(store.read(info.file, begin, end), np.uint8)
+        if len(raw) < end - begin:
+            raise CheckpointError(
+                f"{info.file} ends before tensor {info.name} does",
+                f"Upload or download {info.file} again.",
+            )
         if info.dtype in RAW_DTYPES:
             return raw.view(RAW_DTYPES[info.dtype]).reshape(info.shape)
         shape = info.shape
@@ -92,30 +90,29 @@ class Safetensors:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value: dict[str, Any] = {}
-    for key, item in pairs:
-        if key in value:
-            raise ValueError(f"{key!r} stands in it twice")
-        value[key] = item
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise ValueError(f"{counts.most_common(1)[0][0]!r} stands in it twice")
     return value
 
 
-def _header(name: str, entries: dict[str, Any], data_bytes: int) -> Header:
+def _header(name: str, entries: dict[str, Any], data_start: int, file_bytes: int) -> Header:
     metadata = entries.pop("__metadata__", {})
     tensors, problems = [], []
     for tensor, entry in entries.items():
         try:
-            tensors.append(_tensor(tensor, entry, name))
+            tensors.append(_tensor(tensor, entry, name, data_start))
         except ValueError as error:
             problems.append(_problem(name, f"tensor {tensor[:NAME_MAX]!r}: {error}"))
-    problems += _layout_problems(name, tensors)
-    end = max((info.data_offsets[1] for info in tensors), default=0)
-    if end != data_bytes and not problems:
-        problems.append(_truncated(name, data_bytes, end))
+    problems += _layout_problems(name, tensors, data_start)
+    end = max((info.data_offsets[1] for info in tensors), default=data_start)
+    if end != file_bytes and not problems:
+        problems.append(_truncated(name, file_bytes, end))
     return Header(tuple(tensors), metadata if isinstance(metadata, dict) else {}, tuple(problems))
 
 
-def _tensor(tensor: str, entry: Any, file: str) -> TensorInfo:
+def _tensor(tensor: str, entry: Any, file: str, data_start: int) -> TensorInfo:
     """One header entry, checked.
 
     Raises:
@@ -142,7 +139,7 @@ def _tensor(tensor: str, entry: Any, file: str) -> TensorInfo:
     needed = math.prod(shape) * bits // 8
     if needed != end - begin:
         raise ValueError(f"{dtype} {shape} takes {needed:,} bytes, its offsets {end - begin:,}")
-    return TensorInfo(tensor, dtype, tuple(shape), (begin, end), file)
+    return TensorInfo(tensor, dtype, tuple(shape), (data_start + begin, data_start + end), file)
 
 
 def _are_sizes(value: Any, most: int) -> bool:
@@ -153,14 +150,16 @@ def _are_sizes(value: Any, most: int) -> bool:
     )
 
 
-def _layout_problems(name: str, tensors: list[TensorInfo]) -> Iterator[Problem]:
-    """Ranges must follow one another from 0 without gap or overlap."""
-    expected = 0
-    for info in sorted(tensors, key=lambda info: info.data_offsets):
+def _layout_problems(name: str, tensors: list[TensorInfo], data_start: int) -> Iterator[Problem]:
+    """Ranges must follow one another from the header on without gap or overlap."""
+    expected = data_start
+    for info in sorted(tensors, key=attrgetter("data_offsets")):
         if info.data_offsets[0] != expected:
+            begin = info.data_offsets[0] - data_start
             yield _problem(
                 name,
-                f"tensor {info.name} begins at byte {info.data_offsets[0]:,}, not at {expected:,}",
+                f"tensor {info.name} begins at byte {begin:,} of the data, "
+                f"not at {expected - data_start:,}",
                 info.name,
             )
             return

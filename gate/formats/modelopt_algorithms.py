@@ -7,15 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gate.quantization import (
-    E2M1_PAIRS,
-    E4M3,
-    QuantizedLayer,
-    Role,
-    Scheme,
-    decode_float,
-    lookup,
-)
+from gate.codes import E2M1_PAIRS, E4M3, decode_float, lookup
+from gate.quantization import QuantizedLayer, Role, Scheme
 
 Decoder = Callable[[QuantizedLayer, Any], Any]
 

@@ -1,6 +1,6 @@
 """The rules, in the order in which reports list them: from the files to the data."""
 
-from gate.lint import Rule
+from gate.rule import Rule
 from gate.rules.config_json_unreadable import ConfigJsonUnreadable
 from gate.rules.configs_disagree_algo import ConfigsDisagreeAlgo
 from gate.rules.configs_disagree_exclude import ConfigsDisagreeExclude

@@ -1,6 +1,6 @@
 """Rule config-json-unreadable."""
 
-from gate.lint import OpeningRule
+from gate.rule import OpeningRule
 
 
 class ConfigJsonUnreadable(OpeningRule):

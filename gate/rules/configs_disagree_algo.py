@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gate.checkpoint import Checkpoint
-from gate.lint import Rule
-from gate.quantization import Declaration, Format
+from gate.quantization import Declaration
 from gate.records import Finding
+from gate.rule import Evidence, Rule
 
 
 class ConfigsDisagreeAlgo(Rule):
@@ -24,9 +23,9 @@ class ConfigsDisagreeAlgo(Rule):
         https://github.com/NVIDIA/TensorRT-LLM/pull/14088
     """
 
-    def check_checkpoint(self, checkpoint: Checkpoint, form: Format | None) -> Iterator[Finding]:
+    def check_checkpoint(self, evidence: Evidence) -> Iterator[Finding]:
         """One finding a difference."""
-        declared = form.declarations(checkpoint) if form else ()
+        declared = evidence.form.declarations(evidence.checkpoint) if evidence.form else ()
         for other in declared[1:]:
             for difference in _differences(declared[0], other):
                 yield self.finding(
@@ -34,7 +33,7 @@ class ConfigsDisagreeAlgo(Rule):
                     "Export again with ModelOpt, which writes both files.",
                     file=other.file,
                 )
-        in_config = checkpoint.quantization_config
+        in_config = evidence.checkpoint.quantization_config
         if declared and in_config is not None and declared[0].file != "config.json":
             method = in_config.get("quant_method")
             yield self.finding(

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-from gate.checkpoint import Checkpoint
-from gate.lint import Rule
-from gate.quantization import Declaration, Format
+from gate.quantization import Declaration
 from gate.records import Finding
+from gate.rule import Evidence, Rule
 
 
 class ConfigsDisagreeExclude(Rule):
@@ -22,9 +21,9 @@ class ConfigsDisagreeExclude(Rule):
         https://github.com/vllm-project/vllm/pull/25706
     """
 
-    def check_checkpoint(self, checkpoint: Checkpoint, form: Format | None) -> Iterator[Finding]:
+    def check_checkpoint(self, evidence: Evidence) -> Iterator[Finding]:
         """One finding for all entries."""
-        declared = form.declarations(checkpoint) if form else ()
+        declared = evidence.form.declarations(evidence.checkpoint) if evidence.form else ()
         for other in declared[1:]:
             one = declared[0]
             if not (_is_comparable(one) and _is_comparable(other)):

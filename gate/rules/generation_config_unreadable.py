@@ -1,6 +1,6 @@
 """Rule generation-config-unreadable."""
 
-from gate.lint import OpeningRule
+from gate.rule import OpeningRule
 
 
 class GenerationConfigUnreadable(OpeningRule):

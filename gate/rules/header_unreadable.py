@@ -1,6 +1,6 @@
 """Rule header-unreadable."""
 
-from gate.lint import OpeningRule
+from gate.rule import OpeningRule
 
 
 class HeaderUnreadable(OpeningRule):

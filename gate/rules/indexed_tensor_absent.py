@@ -1,6 +1,6 @@
 """Rule indexed-tensor-absent."""
 
-from gate.lint import OpeningRule
+from gate.rule import OpeningRule
 
 
 class IndexedTensorAbsent(OpeningRule):

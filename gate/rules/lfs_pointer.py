@@ -1,6 +1,6 @@
 """Rule lfs-pointer."""
 
-from gate.lint import OpeningRule
+from gate.rule import OpeningRule
 
 
 class LfsPointer(OpeningRule):

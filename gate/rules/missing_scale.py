@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from gate.lint import Rule
 from gate.quantization import QuantizedLayer, Role
 from gate.records import Finding
+from gate.rule import Rule
 
 
 class MissingScale(Rule):

@@ -1,6 +1,6 @@
 """Rule no-weights."""
 
-from gate.lint import OpeningRule
+from gate.rule import OpeningRule
 
 
 class NoWeights(OpeningRule):

@@ -5,10 +5,8 @@ from itertools import islice
 from typing import Any
 
 from gate import schema
-from gate.checkpoint import Checkpoint
-from gate.lint import Rule
-from gate.quantization import Format
 from gate.records import Finding
+from gate.rule import Evidence, Rule
 
 MOST_VIOLATIONS = 1000
 
@@ -29,13 +27,15 @@ class QuantConfigSchema(Rule):
         (`modelopt/torch/export/convert_hf_config.py`)
     """
 
-    def check_checkpoint(self, checkpoint: Checkpoint, form: Format | None) -> Iterator[Finding]:
+    def check_checkpoint(self, evidence: Evidence) -> Iterator[Finding]:
         """One finding a violation."""
-        if checkpoint.hf_quant_config is not None:
-            yield from self._check("hf_quant_config.json", "", checkpoint.hf_quant_config)
-        in_config = checkpoint.quantization_config
+        if evidence.checkpoint.hf_quant_config is not None:
+            yield from self._check("hf_quant_config.json", "", evidence.checkpoint.hf_quant_config)
+        in_config = evidence.checkpoint.quantization_config
         if in_config is not None and _is_modelopt(in_config):
-            yield from self._check("config.json", checkpoint.quantization_pointer, in_config)
+            yield from self._check(
+                "config.json", evidence.checkpoint.quantization_pointer, in_config
+            )
 
     def _check(self, file: str, root: str, config: Mapping[str, Any]) -> Iterator[Finding]:
         from jsonschema import Draft202012Validator

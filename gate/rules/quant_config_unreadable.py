@@ -1,6 +1,6 @@
 """Rule quant-config-unreadable."""
 
-from gate.lint import OpeningRule
+from gate.rule import OpeningRule
 
 
 class QuantConfigUnreadable(OpeningRule):

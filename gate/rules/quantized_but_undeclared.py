@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from gate.checkpoint import Checkpoint, TensorInfo
-from gate.lint import Rule
-from gate.quantization import PACKED_DTYPES, Format
+from gate.checkpoint import TensorInfo
+from gate.quantization import FLOAT_DTYPES
 from gate.records import Finding
+from gate.rule import Evidence, Rule
 
 MARKS = frozenset(
     {"weight_scale", "weight_scale_2", "weight_scale_inv", "weight_packed", "qweight", "qzeros"}
@@ -27,10 +27,11 @@ class QuantizedButUndeclared(Rule):
         https://github.com/NVIDIA/TensorRT-LLM/pull/3772
     """
 
-    def check_checkpoint(self, checkpoint: Checkpoint, form: Format | None) -> Iterator[Finding]:
+    def check_checkpoint(self, evidence: Evidence) -> Iterator[Finding]:
         """One finding for all tensors."""
+        checkpoint = evidence.checkpoint
         unreadable = any(problem.rule in UNREADABLE for problem in checkpoint.problems)
-        if form is not None or checkpoint.quantization_config is not None or unreadable:
+        if evidence.form is not None or checkpoint.quantization_config is not None or unreadable:
             return
         marked = [info for info in checkpoint.tensors.values() if _is_marked(info)]
         if marked:
@@ -46,5 +47,5 @@ class QuantizedButUndeclared(Rule):
 
 def _is_marked(info: TensorInfo) -> bool:
     suffix = info.name.rpartition(".")[2]
-    packed = suffix == "weight" and len(info.shape) > 1 and info.dtype in PACKED_DTYPES
+    packed = suffix == "weight" and len(info.shape) > 1 and info.dtype not in FLOAT_DTYPES
     return packed or suffix in MARKS

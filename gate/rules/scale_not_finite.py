@@ -1,14 +1,12 @@
 """Rule scale-not-finite."""
 
+import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from gate.checkpoint import TensorInfo
-from gate.lint import ScaleRule
+from gate.codes import ScaleValues
 from gate.records import Finding
-
-if TYPE_CHECKING:
-    import numpy as np
+from gate.rule import ScaleRule
 
 
 class ScaleNotFinite(ScaleRule):
@@ -25,12 +23,13 @@ class ScaleNotFinite(ScaleRule):
         https://github.com/NVIDIA/Model-Optimizer/issues/1633
     """
 
-    def check_scale(
-        self, info: TensorInfo, values: "np.ndarray", counts: "np.ndarray"
-    ) -> Iterator[Finding]:
+    def check_scale(self, info: TensorInfo, scale: ScaleValues) -> Iterator[Finding]:
         """At most one finding."""
+        if math.isfinite(scale.low) and math.isfinite(scale.high):
+            return
         import numpy as np
 
+        values, counts = scale.counted
         bad = int(counts[~np.isfinite(values)].sum())
         if bad:
             yield self.finding(

@@ -1,14 +1,11 @@
 """Rule scale-zero."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from gate.checkpoint import TensorInfo
-from gate.lint import ScaleRule
+from gate.codes import ScaleValues
 from gate.records import Finding
-
-if TYPE_CHECKING:
-    import numpy as np
+from gate.rule import ScaleRule
 
 
 class ScaleZero(ScaleRule):
@@ -25,10 +22,11 @@ class ScaleZero(ScaleRule):
         https://github.com/NVIDIA/TensorRT-LLM/pull/16447
     """
 
-    def check_scale(
-        self, info: TensorInfo, values: "np.ndarray", counts: "np.ndarray"
-    ) -> Iterator[Finding]:
+    def check_scale(self, info: TensorInfo, scale: ScaleValues) -> Iterator[Finding]:
         """At most one finding."""
+        if scale.low > 0:
+            return
+        values, counts = scale.counted
         bad = int(counts[values == 0].sum())
         if bad:
             yield self.finding(

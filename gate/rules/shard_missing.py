@@ -1,6 +1,6 @@
 """Rule shard-missing."""
 
-from gate.lint import OpeningRule
+from gate.rule import OpeningRule
 
 
 class ShardMissing(OpeningRule):

@@ -1,6 +1,6 @@
 """Rule shard-truncated."""
 
-from gate.lint import OpeningRule
+from gate.rule import OpeningRule
 
 
 class ShardTruncated(OpeningRule):

@@ -1,6 +1,6 @@
 """Rule tensor-not-indexed."""
 
-from gate.lint import OpeningRule
+from gate.rule import OpeningRule
 
 
 class TensorNotIndexed(OpeningRule):

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 
-from gate.checkpoint import Checkpoint
-from gate.lint import Rule
-from gate.quantization import Format
 from gate.records import Finding
+from gate.rule import Evidence, Rule
 
 ALONE = frozenset(
     {
@@ -36,9 +34,9 @@ class TokenizerMissing(Rule):
         https://github.com/vllm-project/llm-compressor/issues/1305
     """
 
-    def check_checkpoint(self, checkpoint: Checkpoint, form: Format | None) -> Iterator[Finding]:
+    def check_checkpoint(self, evidence: Evidence) -> Iterator[Finding]:
         """At most one finding."""
-        files = set(checkpoint.files)
+        files = set(evidence.checkpoint.files)
         tiktoken = any(name.endswith(".tiktoken") for name in files)
         if not (files & ALONE or files >= TOGETHER or tiktoken):
             yield self.finding(

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 
-from gate.checkpoint import Checkpoint
-from gate.lint import Rule
-from gate.quantization import Format
 from gate.records import Finding
+from gate.rule import Evidence, Rule
 
 
 class UnknownAlgo(Rule):
@@ -22,9 +20,9 @@ class UnknownAlgo(Rule):
         https://github.com/NVIDIA/Model-Optimizer (`modelopt/torch/export/model_config.py`)
     """
 
-    def check_checkpoint(self, checkpoint: Checkpoint, form: Format | None) -> Iterator[Finding]:
+    def check_checkpoint(self, evidence: Evidence) -> Iterator[Finding]:
         """One finding a name."""
-        for declared in form.declarations(checkpoint) if form else ():
+        for declared in evidence.form.declarations(evidence.checkpoint) if evidence.form else ():
             for pointer, name in declared.unknown.items():
                 yield self.finding(
                     f"{declared.file} declares {name!r} at {pointer}, which is no known algorithm",

@@ -9,16 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import export, llama, opened
 
+from gate.codes import E2M1, E2M1_PAIRS, E4M3, LOOKUP_CHUNK, decode_float, lookup
 from gate.errors import UnknownFormatError
-from gate.quantization import (
-    E2M1,
-    E2M1_PAIRS,
-    E4M3,
-    LOOKUP_CHUNK,
-    QuantizedLayer,
-    decode_float,
-    lookup,
-)
+from gate.quantization import QuantizedLayer
 
 RECIPES = {
     "FP8_DEFAULT": {"FP8"},

@@ -7,26 +7,12 @@ from pathlib import Path
 import checkpoints
 import pytest
 from checkpoints import edit_declarations, edit_json, edit_tensors
+from judging import judge
 
-from gate.checkpoint import open_checkpoint
-from gate.containers import CONTAINERS
-from gate.formats import FORMATS
-from gate.lint import lint
-from gate.quantization import identify
-from gate.records import LintResult
 from gate.rules import RULES
 
 Q = "model.layers.1.self_attn.q_proj"
 DOWN = "model.layers.0.mlp.down_proj"
-
-
-def judge(path: Path, ignore: dict[str, str] | None = None) -> LintResult:
-    checkpoint = open_checkpoint(path, CONTAINERS)
-    return lint(checkpoint, identify(checkpoint, FORMATS), RULES, ignore or {})
-
-
-def flagged(path: Path) -> set[str]:
-    return {finding.rule for finding in judge(path).findings}
 
 
 def replaced(name: str, tensor: checkpoints.Tensor) -> Callable[[Path], None]:

@@ -7,22 +7,13 @@ from pathlib import Path
 import checkpoints
 import pytest
 from checkpoints import edit_declarations, edit_json, edit_tensors
+from judging import gather, judge
 
-from gate.checkpoint import open_checkpoint
-from gate.containers import CONTAINERS
-from gate.formats import FORMATS
 from gate.lint import lint
-from gate.quantization import identify
-from gate.records import LintResult
 from gate.rules import RULES
 
 K = "model.layers.0.self_attn.k_proj"
 LISTED = Path(__file__).parents[3] / "shared" / "data" / "hf_quant_config"
-
-
-def judge(path: Path) -> LintResult:
-    checkpoint = open_checkpoint(path, CONTAINERS)
-    return lint(checkpoint, identify(checkpoint, FORMATS), RULES, {})
 
 
 def added(*names: str, tensor: checkpoints.Tensor) -> Callable[[Path], None]:
@@ -210,11 +201,10 @@ def test_partial_blocks_are_sound(tmp_path: Path) -> None:
     sorted(path.name for path in LISTED.iterdir()) if LISTED.is_dir() else ["absent"],
 )
 def test_public_configurations_are_accepted(name: str, shared_data: Path) -> None:
-    checkpoint = open_checkpoint(shared_data / "hf_quant_config" / name, CONTAINERS)
-    assert checkpoint.hf_quant_config, "the public file was read"
-    form = identify(checkpoint, FORMATS)
-    result = lint(checkpoint, form, RULES, {})
-    assert form is not None
+    evidence = gather(shared_data / "hf_quant_config" / name)
+    assert evidence.checkpoint.hf_quant_config, "the public file was read"
+    result = lint(evidence, RULES, {})
+    assert evidence.form is not None
     assert {finding.rule for finding in result.findings} == {"no-weights", "tokenizer-missing"}
 
 

@@ -1,0 +1,127 @@
+"""Numbers stored in few bits: tables of their values, and how tensors of them are read."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gate.checkpoint import Checkpoint, TensorInfo
+
+
+def _e4m3(code: int) -> float:
+    sign = -1.0 if code & 0x80 else 1.0
+    exponent, mantissa = code >> 3 & 0xF, code & 0x7
+    if exponent == 0xF and mantissa == 0x7:
+        return float("nan")
+    if exponent == 0:
+        return sign * mantissa * 2.0**-9
+    return sign * (1 + mantissa / 8) * 2.0 ** (exponent - 7)
+
+
+E4M3 = tuple(_e4m3(code) for code in range(256))
+"""Value of each FP8 code. Source: arXiv 2209.05433, table 1 (E4M3: no infinities)."""
+
+E2M1 = tuple(
+    # Code 8 is minus zero; ModelOpt decodes it as plus zero, and adding 0.0 does the same.
+    sign * value + 0.0
+    for sign in (1.0, -1.0)
+    for value in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+)
+"""Value of each FP4 code. Source: OCP Microscaling Formats 1.0, table 6."""
+
+E8M0 = (*(2.0 ** (code - 127) for code in range(255)), float("nan"))
+"""Value of each MX scale code. Source: OCP Microscaling Formats 1.0, section 5.4.1."""
+
+E2M1_PAIRS = tuple((E2M1[byte & 0xF], E2M1[byte >> 4]) for byte in range(256))
+"""The two values in one byte, the low nibble first."""
+
+LOOKUP_CHUNK = 1 << 18
+"""Codes decoded at a time: few enough for the processor's cache (see benchmarks/decode.py)."""
+
+
+def lookup(table: Sequence[Any], codes: "np.ndarray", xp: Any) -> Any:
+    """Decode by table: float32, shape `codes.shape` + the shape of a table entry.
+
+    Args:
+        table: The value of each code.
+        codes: uint8, any shape, as a container reads them.
+        xp: numpy or torch.
+    """
+    values = xp.asarray(table, dtype=xp.float32)
+    flat = codes.reshape(-1)
+    out = xp.empty((flat.shape[0], *values.shape[1:]), dtype=xp.float32)
+    for begin in range(0, flat.shape[0], LOOKUP_CHUNK):
+        chunk = flat[begin : begin + LOOKUP_CHUNK].astype("int64")
+        out[begin : begin + LOOKUP_CHUNK] = values[xp.asarray(chunk)]
+    return out.reshape((*codes.shape, *values.shape[1:]))
+
+
+class ScaleValues:
+    """The values of one scale tensor, read once and not kept.
+
+    Attributes:
+        low: Smallest value; NaN if any is NaN.
+        high: Largest value; NaN if any is NaN.
+    """
+
+    def __init__(self, checkpoint: "Checkpoint", info: "TensorInfo") -> None:
+        import numpy as np
+
+        self._checkpoint, self._info = checkpoint, info
+        raw = checkpoint.read(info).reshape(-1)
+        if raw.dtype == np.uint8 and raw.size:
+            low, high = int(raw.min()), int(raw.max())
+            # Codes of one byte rise with their values up to the first NaN or negative one.
+            ordered = high < (0xFF if info.dtype in {"U8", "F8_E8M0"} else 0x7F)
+            values = (
+                decode_float(np.array([low, high], np.uint8), info.dtype, np)
+                if ordered
+                else self.counted[0]
+            )
+        else:
+            values = decode_float(raw, info.dtype, np)
+        self.low = float(np.min(values)) if values.size else float("nan")
+        self.high = float(np.max(values)) if values.size else float("nan")
+
+    @property
+    def counted(self) -> "tuple[np.ndarray, np.ndarray]":
+        """The values, float32, and how often each, int64; both of shape (values,).
+
+        Codes of one byte are counted, not decoded: a block scale has few of them and many
+        elements.
+        """
+        import numpy as np
+
+        flat = self._checkpoint.read(self._info).reshape(-1)
+        if flat.dtype != np.uint8:
+            values = decode_float(flat, self._info.dtype, np)
+            return values, np.ones(len(values), np.int64)
+        counts = np.zeros(256, np.int64)
+        for begin in range(0, len(flat), LOOKUP_CHUNK):
+            counts += np.bincount(flat[begin : begin + LOOKUP_CHUNK], minlength=256)
+        codes = np.flatnonzero(counts).astype(np.uint8)
+        return decode_float(codes, self._info.dtype, np), counts[codes]
+
+
+def decode_float(raw: "np.ndarray", dtype: str, xp: Any) -> Any:
+    """Raw codes of a floating-point tensor to float32, same shape.
+
+    Args:
+        raw: As a container reads them; copied, since mapped files are read-only.
+        dtype: safetensors' name; U8 stands for E8M0, as ModelOpt stores MX scales.
+        xp: numpy or torch.
+
+    Raises:
+        ValueError: `dtype` is not a floating-point one.
+    """
+    if dtype == "F8_E4M3":
+        return lookup(E4M3, raw, xp)
+    if dtype in {"F8_E8M0", "U8"}:
+        return lookup(E8M0, raw, xp)
+    if dtype == "BF16":
+        # A BF16 is the upper half of a float32.
+        return xp.asarray((raw.astype("uint32") << 16).view("float32"))
+    if dtype in {"F16", "F32", "F64"}:
+        return xp.asarray(raw.astype("float32"))
+    raise ValueError(f"{dtype} is not a floating-point dtype")
