@@ -2,9 +2,12 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from functools import cached_property, lru_cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from gate.checkpoint import Checkpoint
 
 T = TypeVar("T")
 
@@ -28,10 +31,31 @@ EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_nu
 """What configurations call the number of routed experts."""
 
 
+LANGUAGE_MODELS = ("model.language_model.", "language_model.model.")
+"""How multimodal models begin the names of the language model's modules, in place of `model.`."""
+
+NOT_QUANTIZED = re.compile(
+    r"(^|\.)(gate|router|shared_expert_gate|visual|vision_tower|vision_model)(\.|$)"
+    r"|(^|[._])(embed\w*|embeddings?|wte|wpe|\w*norm\w*|ln_\w+|conv\w*|rotary\w*)(\.|$)"
+)
+"""Modules that runtimes keep in high precision whether or not they are excluded."""
+
+
 @lru_cache(maxsize=1 << 16)
 def template(name: str) -> str:
     """A name with its numbers left out: the same for every layer and expert."""
     return re.sub(r"\d+", "#", name)
+
+
+def text_name(module: str) -> str:
+    """The name of a language model's module, or a pattern of such, as in a model of text only."""
+    for prefix in LANGUAGE_MODELS:
+        if module.startswith(prefix):
+            rest = module[len(prefix) :]
+            # `language_model.*` leaves out the language model, not everything.
+            return f"model.{rest}" if rest[:1].isalnum() else module
+    rest = module.removeprefix("language_model.")
+    return rest if rest[:1].isalnum() else module
 
 
 def layer_index(name: str) -> int | None:
@@ -56,8 +80,60 @@ def fused(modules: Mapping[str, T]) -> Iterable[tuple[T, ...]]:
     return (tuple(found) for found in groups.values() if len(found) > 1)
 
 
+GGUF_FIGURES = {
+    "num_hidden_layers": "block_count",
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "moe_intermediate_size": "expert_feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "num_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "max_position_embeddings": "context_length",
+    "sliding_window": "attention.sliding_window",
+    "kv_lora_rank": "attention.kv_lora_rank",
+    "qk_rope_head_dim": "rope.dimension_count",
+    "num_nextn_predict_layers": "nextn_predict_layers",
+}
+"""Figure of config.json to the key of a GGUF file, below its architecture's name."""
+
+
+def of_gguf(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What a GGUF file's keys say of its model, with the names that config.json has for it.
+
+    A figure that differs between layers is the largest of them.
+
+    Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+    """
+    name = metadata.get("general.architecture")
+    if not isinstance(name, str):
+        return {}
+    config: dict[str, Any] = {"model_type": name}
+    for figure, key in GGUF_FIGURES.items():
+        value = metadata.get(f"{name}.{key}")
+        if isinstance(value, list) and value and all(type(item) is int for item in value):
+            value = max(value)
+        if value is not None:
+            config[figure] = value
+    if "kv_lora_rank" not in config:
+        config.pop("qk_rope_head_dim", None)
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    config["vocab_size"] = (
+        len(tokens) if isinstance(tokens, Sized) else metadata.get(f"{name}.vocab_size")
+    )
+    return config
+
+
+def architecture(checkpoint: "Checkpoint") -> "Architecture":
+    """What config.json says of the model; of a GGUF file, its own keys."""
+    if checkpoint.container is not None and checkpoint.container.suffix == ".gguf":
+        return Architecture(of_gguf(checkpoint.metadata))
+    return Architecture(checkpoint.config)
+
+
 class Architecture:
-    """The figures of config.json, those of the language model where it is multimodal.
+    """The figures of config.json or `of_gguf`, the language model's where it is multimodal.
 
     A figure that is absent, or no positive integer, is None.
     """
@@ -120,9 +196,30 @@ class Architecture:
         return self.hidden // self.attention_heads
 
     @cached_property
+    def layer_types(self) -> tuple[str, ...]:
+        """What each decoder layer mixes tokens with, where that is listed; else empty."""
+        for name in ("layer_types", "layers_block_type"):
+            value = self._config.get(name)
+            if isinstance(value, list) and all(isinstance(item, str) for item in value):
+                return tuple(value)
+        pattern = self._config.get("hybrid_override_pattern")
+        if isinstance(pattern, str):
+            return tuple("full_attention" if mark == "*" else "other" for mark in pattern)
+        return ()
+
+    @cached_property
+    def window(self) -> int | None:
+        """Tokens that a layer of sliding attention looks back to."""
+        if self._config.get("use_sliding_window") is False:
+            return None
+        return self.number("sliding_window", "attention_chunk_size")
+
+    @cached_property
     def tied(self) -> bool | None:
-        """Whether the head is the embedding; None where config.json leaves it to the class."""
-        for config in (self._whole, self._config):
-            if isinstance(value := config.get("tie_word_embeddings"), bool):
-                return value
-        return None
+        """Whether the head is the embedding; None where the class decides or config.json wavers."""
+        stated = {
+            value
+            for config in (self._whole, self._config)
+            if isinstance(value := config.get("tie_word_embeddings"), bool)
+        }
+        return stated.pop() if len(stated) == 1 else None

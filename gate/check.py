@@ -4,37 +4,17 @@ lint -> preflight -> perplexity -> canary -> tasks -> verdict
 """
 
 import subprocess
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from gate import __version__, baseline, drift, harness, hub, preflight, verdict
-from gate import lint as linting
-from gate import size as sizing
-from gate.checkpoint import Checkpoint, find_checkpoints, open_checkpoint
-from gate.containers import CONTAINERS
+from gate import baseline, drift, harness, hub, preflight, subjects, verdict
 from gate.errors import BaselineMissingError, CheckpointError, NonFiniteLogitsError
-from gate.formats import FORMATS
-from gate.quantization import identify, require_decodable
+from gate.quantization import require_decodable
 from gate.records import BaselineInfo, EvalResult, Report, Verdict
-from gate.request import Request, Subject
-from gate.rule import Evidence
-from gate.rules import RULES
-from gate.run import Run, now
+from gate.request import Look, Request, Subject
+from gate.run import Run
 from gate.settings import CheckpointRule, PerplexityText
-
-
-def lint(request: Request) -> list[Report]:
-    """Static validation of the checkpoint, or of every one below a plain directory."""
-    source = hub.resolve(request.checkpoint)
-    found = find_checkpoints(source.path, CONTAINERS) or (source.path,)
-    reports = []
-    for path in found:
-        name = source.name if path == source.path else str(path)
-        subject = _open(request, hub.Source(path, name, source.revision))
-        reports.append(_report(request, subject, verdict.decide(subject.lint, ())))
-    return reports
 
 
 def measure(request: Request) -> EvalResult:
@@ -43,7 +23,7 @@ def measure(request: Request) -> EvalResult:
     Raises:
         CheckpointError: Static validation found errors.
     """
-    subject = _open(request, hub.resolve(request.checkpoint))
+    subject = _open(request)
     if subject.lint.errors:
         first = subject.lint.errors[0]
         raise CheckpointError(
@@ -61,10 +41,10 @@ def measure(request: Request) -> EvalResult:
 
 def check(request: Request) -> Report:
     """Judge a checkpoint from its bytes to the verdict."""
-    subject = _open(request, hub.resolve(request.checkpoint))
+    subject = _open(request)
     _refuse_unfetched(subject)
     if subject.lint.errors:
-        report = _report(request, subject, verdict.decide(subject.lint, ()))
+        report = subjects.report(request, subject, verdict.decide(subject.lint, ()))
         request.store(report)
         return report
     require_decodable(subject.checkpoint, subject.form)
@@ -73,7 +53,7 @@ def check(request: Request) -> Report:
     stored, info = _baseline(request, subject, run)
     with run:
         decided, result = _judge(run, stored)
-        report = _report(request, subject, decided, result, info)
+        report = subjects.report(request, subject, decided, result, info)
         request.store(report)
     return report
 
@@ -102,7 +82,7 @@ def doctor(request: Request) -> Iterator[preflight.Check]:
 
 def _prepared(request: Request) -> str:
     """Everything up to the model: the baseline's file if all of it holds."""
-    subject = _open(request, hub.resolve(request.checkpoint))
+    subject = _open(request)
     _, info = _baseline(request, subject, Run(request, subject))
     return f"{info.path}, made {info.date}"
 
@@ -126,33 +106,10 @@ def _judge(run: "Run", stored: EvalResult) -> tuple[Verdict, EvalResult | None]:
     return verdict.decide(subject.lint, comparisons, bad), run.result()
 
 
-def _open(request: Request, source: hub.Source) -> Subject:
-    """Open a checkpoint, lint it, weigh it."""
-    started = time.monotonic()
-    checkpoint = open_checkpoint(
-        source.path, CONTAINERS, source=source.name, revision=source.revision
-    )
-    rule = request.settings.rule_for(source.path, request.root)
-    reference = _reference(rule.reference, request.root)
-    form = identify(checkpoint, FORMATS)
-    evidence = Evidence(checkpoint, form, linting.walk(checkpoint, form))
-    return Subject(
-        checkpoint=checkpoint,
-        form=form,
-        lint=linting.lint(evidence, RULES, request.settings.ignore),
-        size=sizing.size(checkpoint, form, reference) if checkpoint.tensors else None,
-        rule=rule,
-        reference=reference,
-        started=started,
-    )
-
-
-def _reference(name: str | None, root: Path) -> Checkpoint | None:
-    """The unquantized checkpoint, where it is a local directory."""
-    if name is None or hub.is_repository(name):
-        return None
-    path = root / name
-    return open_checkpoint(path, CONTAINERS, source=name) if path.is_dir() else None
+def _open(request: Request) -> Subject:
+    """The checkpoint, all of it on this machine."""
+    chosen = subjects.Chosen(hub.resolve(request.checkpoint))
+    return subjects.opened(request, chosen, Look())
 
 
 def _refuse_unfetched(subject: Subject) -> None:
@@ -242,27 +199,4 @@ def _baseline_command(request: Request, rule: CheckpointRule, path: Path | None)
     settings = str(request.settings_file) if request.settings_file else None
     return baseline.eval_command(
         rule.reference or "REFERENCE", settings=settings, path=str(path) if path else None
-    )
-
-
-def _report(
-    request: Request,
-    subject: Subject,
-    decided: Verdict,
-    result: EvalResult | None = None,
-    info: BaselineInfo | None = None,
-) -> Report:
-    return Report(
-        gate_version=__version__,
-        checkpoint=subject.checkpoint.source,
-        revision=subject.checkpoint.revision,
-        command=request.command,
-        settings=request.settings.model_dump(mode="json"),
-        lint=subject.lint,
-        size=subject.size,
-        evaluation=result,
-        baseline=info,
-        verdict=decided,
-        date=now(),
-        duration_s=round(time.monotonic() - subject.started, 1),
     )

@@ -1,5 +1,6 @@
 """Numbers stored in few bits: tables of their values, and how tensors of them are read."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -65,24 +66,34 @@ class ScaleValues:
         high: Largest value; NaN if any is NaN.
     """
 
-    def __init__(self, checkpoint: "Checkpoint", info: "TensorInfo") -> None:
-        import numpy as np
+    __slots__ = ("_checkpoint", "_info", "high", "low")
 
+    def __init__(self, checkpoint: "Checkpoint", info: "TensorInfo") -> None:
         self._checkpoint, self._info = checkpoint, info
-        raw = checkpoint.read(info).reshape(-1)
-        if raw.dtype == np.uint8 and raw.size:
-            low, high = int(raw.min()), int(raw.max())
-            # Codes of one byte rise with their values up to the first NaN or negative one.
-            ordered = high < (0xFF if info.dtype in {"U8", "F8_E8M0"} else 0x7F)
-            values = (
-                decode_float(np.array([low, high], np.uint8), info.dtype, np)
-                if ordered
-                else self.counted[0]
-            )
+        raw = checkpoint.read(info)
+        if not raw.size:
+            self.low = self.high = math.nan
+        elif raw.dtype.kind == "f":
+            # Most scales are one number: nothing is cheaper than to take it.
+            one = raw.size == 1
+            self.low = raw.item() if one else float(raw.min())
+            self.high = self.low if one else float(raw.max())
+        elif raw.dtype.itemsize == 1:
+            self.low, self.high = self._of_bytes(int(raw.min()), int(raw.max()))
         else:
-            values = decode_float(raw, info.dtype, np)
-        self.low = float(np.min(values)) if values.size else float("nan")
-        self.high = float(np.max(values)) if values.size else float("nan")
+            self.low, self.high = self._limits()
+
+    def _of_bytes(self, low: int, high: int) -> tuple[float, float]:
+        """The limits of the values, from those of their codes."""
+        table = E4M3 if self._info.dtype == "F8_E4M3" else E8M0
+        # Codes rise with their values up to the first NaN or negative one.
+        if high < (0x7F if table is E4M3 else 0xFF):
+            return table[low], table[high]
+        return self._limits()
+
+    def _limits(self) -> tuple[float, float]:
+        values = self.counted[0]
+        return float(values.min()), float(values.max())
 
     @property
     def counted(self) -> "tuple[np.ndarray, np.ndarray]":
@@ -95,7 +106,8 @@ class ScaleValues:
 
         flat = self._checkpoint.read(self._info).reshape(-1)
         if flat.dtype != np.uint8:
-            values = decode_float(flat, self._info.dtype, np)
+            with np.errstate(over="ignore"):  # an F64 above float32's range counts as infinite
+                values = decode_float(flat, self._info.dtype, np)
             return values, np.ones(len(values), np.int64)
         counts = np.zeros(256, np.int64)
         for begin in range(0, len(flat), LOOKUP_CHUNK):

@@ -8,9 +8,9 @@ from typing import Any
 
 from gate.checkpoint import Checkpoint
 from gate.errors import SettingsError
-from gate.quantization import SCALE_DTYPES, SCALES, Format, QuantizedLayer
+from gate.quantization import SCALE_DTYPES, SCALES, Format, QuantizedLayer, Role
 from gate.records import Finding, LintResult, RuleInfo, Skipped
-from gate.rule import Evidence, Rule, kv_scales, printable, summary
+from gate.rule import Evidence, Rule, kv_scales, page, printable, summary
 
 MOST_PER_RULE = 20
 """Findings of one rule that are listed; one more counts the rest."""
@@ -39,12 +39,7 @@ def lint(
     require_known([entry.partition(":")[0] for entry in ignore], rules, "ignore")
     require_known(select, rules, "--select")
     checkpoint, form = evidence.checkpoint, evidence.form
-    applicable = [
-        rule
-        for rule in rules
-        if (not select or rule.id in select)
-        and (not rule.formats or (form is not None and form.name in rule.formats))
-    ]
+    applicable = [rule for rule in rules if _is_about(rule, form, select)]
     unwalked = not_walked(checkpoint, form)
     skipped = {
         rule.id: reason
@@ -53,37 +48,59 @@ def lint(
     }
     running = [rule for rule in applicable if rule.id not in skipped]
     if any(rule.needs == "data" for rule in running):
-        _plan_reads(evidence)
+        _read_scales(evidence, {role for rule in running for role in rule.reads})
     collected = _Collected(ignore)
     for rule in running:
         collected.add(rule.check_checkpoint(evidence))
     _check_layers(evidence.layers, running, collected)
-    undescribed = {layer.algo for layer in evidence.layers if layer.algo and layer.scheme is None}
-    if undescribed:
-        names = ", ".join(printable(name) for name in sorted(undescribed)[:5])
-        reason = f"only in part: the layout of {names} is not described"
-        skipped |= {rule.id: reason for rule in running if _reads_layers(rule)}
+    skipped |= _looked_at_in_part(evidence, running, unwalked)
     return LintResult(
         format=form.name if form else None,
         algorithms=tuple(printable(name) for name in sorted(form.algorithms(checkpoint)))
         if form
         else (),
         findings=collected.findings({rule.id: rank for rank, rule in enumerate(rules)}),
-        rules_run=tuple(
-            RuleInfo(id=rule.id, severity=rule.severity, summary=summary(rule)) for rule in running
-        ),
+        rules_run=tuple(map(_info, running)),
         skipped=tuple(Skipped(rule=rule, reason=reason) for rule, reason in skipped.items()),
         reference=evidence.reference,
         fit=evidence.fit,
     )
 
 
+def _is_about(rule: Rule, form: Format | None, select: Collection[str]) -> bool:
+    """Whether the rule is selected, and concerns checkpoints of this format."""
+    concerned = not rule.formats or (form is not None and form.name in rule.formats)
+    return concerned and (not select or rule.id in select)
+
+
+def _info(rule: Rule) -> RuleInfo:
+    return RuleInfo(id=rule.id, severity=rule.severity, summary=summary(rule), manual=page(rule))
+
+
+def _looked_at_in_part(
+    evidence: Evidence, running: Iterable[Rule], unwalked: str | None
+) -> Mapping[str, str]:
+    """Rules that ran and did not see everything, and what they did not see."""
+    form, reason = evidence.form, None
+    undescribed = {layer.algo for layer in evidence.layers if layer.algo and layer.scheme is None}
+    if undescribed:
+        names = ", ".join(printable(name) for name in sorted(undescribed)[:5])
+        reason = f"only in part: the layout of {names} is not described"
+    elif form is not None and not evidence.layers and unwalked is None:
+        reason = f"no layer was found that {form.name} quantized"
+    partly = {rule.id: reason for rule in running if reason and _reads_layers(rule)}
+    limits = ((rule.id, rule.limit(evidence)) for rule in running)
+    return partly | {rule: f"only in part: {limit}" for rule, limit in limits if limit}
+
+
 def _why_skipped(
     rule: Rule, evidence: Evidence, unwalked: str | None, headers_only: bool
 ) -> str | None:
     """Why a rule cannot run; None where it can."""
-    if rule.needs == "data" and headers_only:
+    if rule.needs in {"data", "weights"} and headers_only:
         return "--headers-only"
+    if rule.needs == "weights" and not evidence.checkpoint.local:
+        return "the weights are not downloaded"
     if rule.needs == "reference" and evidence.reference is None:
         return "no reference was named"
     if rule.needs == "target" and evidence.fit is None:
@@ -109,19 +126,27 @@ def _check_layers(
             collected.add(rule.check_weights(layer))
 
 
-def _plan_reads(evidence: Evidence) -> None:
-    """Tell the store which scales will be read, file by file."""
+def _read_scales(evidence: Evidence, more: Collection[Role]) -> None:
+    """Read every scale, file by file: a remote store is asked once for each file's.
+
+    Args:
+        evidence: What is judged.
+        more: What rules will read beside the scales.
+    """
     ranges: dict[str, list[tuple[int, int]]] = defaultdict(list)
     scales = [
         info
         for layer in evidence.layers
         for role, info in layer.tensors.items()
-        if role in SCALES and info.dtype in SCALE_DTYPES
+        if (role in SCALES and info.dtype in SCALE_DTYPES) or role in more
     ]
     for info in [*scales, *kv_scales(evidence.checkpoint)]:
         ranges[info.file].append(info.data_offsets)
     for name, wanted in ranges.items():
         evidence.checkpoint.store.plan(name, wanted)
+    for layer in sorted(evidence.layers, key=lambda layer: next(iter(layer.tensors.values())).file):
+        layer.scales  # noqa: B018
+    evidence.kv_scales  # noqa: B018
 
 
 def _reads_layers(rule: Rule) -> bool:
@@ -197,6 +222,7 @@ class _Collected:
                             "tensor": None,
                             "file": None,
                             "pointer": None,
+                            "count": rest,
                         }
                     )
                 )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from gate.errors import BackendUnavailableError, GateError
+from gate.size import workspace_bytes
 
 EVAL_PACKAGES = {
     "torch": "torch",
@@ -21,11 +22,6 @@ EVAL_PACKAGES = {
 """Import name to distribution, of what evaluation needs."""
 
 INSTALL_EVAL = "pip install 'quant-gate[eval]'"
-
-WORKSPACE_BYTES = 5 * 2**29
-"""Beside the model: libraries, activations, KV cache and logits of one batch (2.5 GiB)."""
-MODEL_FACTOR = 1.3
-"""Decoding and fusing hold up to this much of the decoded model."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ def require_memory(decoded_bytes: int, device_bytes: int | None = None) -> None:
     Raises:
         BackendUnavailableError: Naming what is needed and what there is.
     """
-    needed = int(decoded_bytes * MODEL_FACTOR) + WORKSPACE_BYTES
+    needed = decoded_bytes + workspace_bytes(decoded_bytes)
     available = _available_bytes() if device_bytes is None else device_bytes
     if needed > available:
         raise BackendUnavailableError(

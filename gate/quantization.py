@@ -15,6 +15,9 @@ from gate.errors import UnknownFormatError
 if TYPE_CHECKING:
     from gate.checkpoint import Checkpoint, TensorInfo
 
+MIXED = "MIXED_PRECISION"
+"""The algorithm of a declaration that names one for each layer."""
+
 FLOAT_DTYPES = frozenset({"BF16", "F16", "F32", "F64"})
 """A linear weight of any other dtype is quantized."""
 
@@ -23,11 +26,13 @@ class Role(StrEnum):
     """What a tensor is to its layer. Source: compressed-tensors' parameter names, where it has one.
 
     A global scale multiplies, as ModelOpt's `weight_scale_2` does; the divisors that
-    compressed-tensors calls global scales are `*_GLOBAL_DIVISOR`.
+    compressed-tensors calls global scales are `*_GLOBAL_DIVISOR`. `WEIGHT_SCALE_CODES` are scales
+    that are quantized themselves.
     """
 
     WEIGHT = "weight"
     WEIGHT_SCALE = "weight_scale"
+    WEIGHT_SCALE_CODES = "weight_scale_codes"
     WEIGHT_GLOBAL_SCALE = "weight_global_scale"
     WEIGHT_GLOBAL_DIVISOR = "weight_global_divisor"
     WEIGHT_ZERO_POINT = "weight_zero_point"
@@ -43,6 +48,9 @@ class Role(StrEnum):
     QUANT_STATE = "quant_state"
     LORA_A = "lora_a"
     LORA_B = "lora_b"
+
+    # An enumeration's own hash is written in Python, and every layer's tensors are kept by role.
+    __hash__ = str.__hash__
 
 
 SCALES = frozenset(
@@ -140,16 +148,27 @@ class QuantizedLayer:
 
     @cached_property
     def alike(self) -> Hashable:
-        """What two layers share that are declared and stored in the same way."""
+        """What two layers share that are declared and stored in the same way.
+
+        Formats share what they expect among such layers; where one does not, nothing is alike.
+        """
         stored = tuple((role, info.dtype, info.shape) for role, info in self.tensors.items())
         leaf = self.name.rpartition(".")[2]
-        return leaf, self.algo, self.declared, self.shape, self.scheme, stored
+        return leaf, self.algo, self.declared, self.shape, id(self.expected), stored
+
+    def stored_name(self, role: Role) -> str:
+        """The name under which a tensor would be stored."""
+        spec = self.expected.get(role)
+        name = spec.stored_as if spec and spec.stored_as else role.value
+        # Where one tensor holds all experts, the suffix follows the weight's own name.
+        return f"{self.name}{name}" if name.startswith("_") else f"{self.name}.{name}"
 
     @property
     def packed(self) -> bool:
-        """Whether the stored weight itself is quantized."""
+        """Whether the stored weight itself is quantized; codes may lie in words of floats."""
         weight = self.tensors.get(Role.WEIGHT)
-        return weight is not None and weight.dtype not in FLOAT_DTYPES
+        codes = Role.QUANT_STATE in self.tensors
+        return weight is not None and (codes or weight.dtype not in FLOAT_DTYPES)
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,28 @@ import json
 import math
 import os
 import tempfile
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 
 from gate.errors import GateError
 
 SCHEMA_VERSION = 1
 
 Severity = Literal["error", "warning", "note"]
+ComputePath = Literal[
+    "native FP4",
+    "native FP8",
+    "native INT8",
+    "weight-only kernel",
+    "dequantized",
+    "not loaded",
+    "not known",
+]
 Outcome = Literal["pass", "fail", "inconclusive"]
 
 
@@ -38,6 +49,7 @@ class Finding(Record):
         pointer: JSON pointer into `file`, for findings about configuration.
         fix: What to do, one imperative sentence.
         ignored: The reason given in the settings; an ignored finding decides nothing.
+        count: How many it stands for, where a rule found too many to list.
     """
 
     rule: str
@@ -48,14 +60,20 @@ class Finding(Record):
     file: str | None = None
     pointer: str | None = None
     ignored: str | None = None
+    count: int = 1
 
 
 class RuleInfo(Record):
-    """A rule that ran."""
+    """A rule that ran.
+
+    Attributes:
+        manual: Its manual page, as Markdown; for reports that carry one, not stored.
+    """
 
     id: str
     severity: Severity
     summary: str
+    manual: SkipJsonSchema[str] = Field(default="", exclude=True)
 
 
 class Skipped(Record):
@@ -84,16 +102,141 @@ class Target(Record):
     concurrency: int = 1
 
 
+class Execution(Record):
+    """How a runtime computes the layers of one algorithm.
+
+    Attributes:
+        algorithm: As the checkpoint declares it.
+        layers: How many have it.
+        reason: Why it takes this path, one sentence.
+        source: Where that can be checked; None where the path is not known.
+        blocked_by: What stands in the way of a path that is `not loaded`.
+    """
+
+    algorithm: str
+    layers: int
+    path: ComputePath
+    reason: str
+    source: str | None = None
+    blocked_by: Literal["runtime", "hardware"] | None = None
+
+
+class Undivided(Record):
+    """Something that cannot be shared evenly by the devices.
+
+    Attributes:
+        reason: With the figures.
+        tensor: The first of the tensors that are meant; None for a figure of the architecture.
+        count: How many layers are meant.
+    """
+
+    reason: str
+    tensor: str | None = None
+    count: int = 1
+
+
+class MemoryNeed(Record):
+    """Memory of one device, in bytes.
+
+    Attributes:
+        weights: As the runtime holds them, shared evenly by the devices.
+        kv_cache: For the target's context and concurrency; None where it was not asked for or
+            the architecture does not tell.
+        kv_cache_exact: False where it is the most that the cache can take.
+        workspace: Allowance for libraries, activations and logits.
+        available: None where it is not known.
+        notes: What the figures leave out.
+    """
+
+    weights: int
+    kv_cache: int | None = None
+    kv_cache_exact: bool = True
+    workspace: int
+    available: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """All that is needed."""
+        return self.weights + (self.kv_cache or 0) + self.workspace
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether all of it is there; None where that is not known."""
+        return None if self.available is None else self.total <= self.available
+
+    @property
+    def certain(self) -> int:
+        """What is needed without the allowance, and without a cache known only by its bound."""
+        return self.weights + (self.kv_cache or 0) * self.kv_cache_exact
+
+
 class Fit(Record):
-    """How a checkpoint would run on a target."""
+    """How a checkpoint would run on a target.
+
+    Attributes:
+        runtime: Its name and the version that the table of support describes.
+        device: The GPU's full name.
+        executions: One an algorithm; empty for an unquantized checkpoint that the runtime loads.
+        undivided: What tensor parallelism would split.
+        memory: Of each device; None without weights.
+    """
 
     target: Target
+    runtime: str | None = None
+    device: str | None = None
+    executions: tuple[Execution, ...] = ()
+    undivided: tuple[Undivided, ...] = ()
+    memory: MemoryNeed | None = None
+
+
+class Difference(Record):
+    """A fact in which a checkpoint differs from its reference.
+
+    Attributes:
+        about: tokenizer, chat_template, generation_config, architecture, vocabulary or dtype.
+        name: The file or field.
+    """
+
+    about: str
+    name: str
+    reference: str
+    candidate: str
+
+
+class LayerError(Record):
+    """How far the decoded weights of one layer are from the reference's.
+
+    Attributes:
+        relative_rms: Root mean square of the difference over that of the reference.
+        cosine: Of the angle between both, taken as vectors.
+    """
+
+    layer: str
+    algo: str
+    relative_rms: float
+    cosine: float
 
 
 class ReferenceResult(Record):
-    """A checkpoint beside the unquantized one that it was made from."""
+    """A checkpoint beside the unquantized one that it was made from.
+
+    Attributes:
+        layers: Quantized layers, the worst first.
+        equal_tensors: Unquantized tensors that equal the reference's bit for bit.
+        changed_tensors: Those that do not.
+        smoothed: Whether the algorithm scales weights and norms against each other, so that
+            neither can be compared.
+        skipped: What was not compared, and why.
+    """
 
     source: str
+    differences: tuple[Difference, ...] = ()
+    layers: tuple[LayerError, ...] = ()
+    equal_tensors: int = 0
+    changed_tensors: tuple[str, ...] = ()
+    smoothed: bool = False
+    skipped: tuple[str, ...] = ()
 
 
 class LintResult(Record):
@@ -125,6 +268,7 @@ class Size(Record):
 
     Attributes:
         stored_bytes: Tensor data on disk.
+        stored_elements: As headers count them: packed values share one, scales have their own.
         parameters: Logical count: two packed FP4 values are two parameters; scales are none.
         bits_per_weight: 8 * stored_bytes / parameters.
         linear_bits_per_weight: The same over quantized layers with their scales.
@@ -137,6 +281,7 @@ class Size(Record):
     linear_bits_per_weight: float | None
     by_dtype: dict[str, SizeBucket]
     by_class: dict[str, SizeBucket]
+    stored_elements: int | None = None
     reference_bytes: int | None = None
 
     @property
@@ -442,6 +587,7 @@ class Report(Record):
 
     Attributes:
         checkpoint: What the user named.
+        files: The weight files to which the look was limited; empty for all.
         command: The command that repeats this run.
         settings: As used, defaults filled in.
     """
@@ -450,6 +596,7 @@ class Report(Record):
     gate_version: str
     checkpoint: str
     revision: str | None
+    files: tuple[str, ...] = ()
     command: str
     settings: dict[str, Any]
     lint: LintResult
@@ -459,6 +606,11 @@ class Report(Record):
     verdict: Verdict
     date: str
     duration_s: float
+
+
+def now() -> str:
+    """The time as records hold it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def write(path: Path, record: Record) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from gate.checkpoint import Checkpoint
 from gate.evaluate import Progress
 from gate.quantization import Format
-from gate.records import EvalResult, LintResult, Report, Size
+from gate.records import EvalResult, LintResult, Report, Size, Target
 from gate.settings import CheckpointRule, Settings
 
 FULL_PRECISION_BITS = 16
@@ -41,10 +41,32 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What static validation looks at, beside the headers.
+
+    Attributes:
+        select: Only these rules; empty for all.
+        headers_only: Leave out the rules that read data.
+        reference: The unquantized checkpoint with which every layer is compared.
+        target: The runtime and hardware that are meant.
+    """
+
+    select: tuple[str, ...] = ()
+    headers_only: bool = False
+    reference: str | None = None
+    target: Target | None = None
+
+
+@dataclass(frozen=True)
 class Subject:
-    """An opened checkpoint and what its headers say."""
+    """An opened checkpoint and what its headers say.
+
+    Attributes:
+        files: The weight files to which the look was limited; empty for all.
+    """
 
     checkpoint: Checkpoint
+    files: tuple[str, ...]
     form: Format | None
     lint: LintResult
     size: Size | None

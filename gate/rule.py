@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
 
-from gate.architecture import Architecture
+from gate.architecture import Architecture, architecture, fused
 from gate.checkpoint import Checkpoint, TensorInfo
 from gate.codes import ScaleValues
-from gate.quantization import SCALE_DTYPES, Format, QuantizedLayer
+from gate.inventory import Inventory
+from gate.quantization import SCALE_DTYPES, Declaration, Format, QuantizedLayer, Role
 from gate.records import Finding, Fit, ReferenceResult, Severity
 
 MOST_CHARACTERS = 600
@@ -20,7 +21,7 @@ KV_SCALES = (".k_scale", ".v_scale", ".kv_scale")
 
 SECTIONS = ("Flags", "Why", "Repair", "Source")
 
-Needs = Literal["headers", "data", "reference", "target"]
+Needs = Literal["headers", "data", "weights", "reference", "target"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,30 @@ class Evidence:
 
     @cached_property
     def architecture(self) -> Architecture:
-        """What config.json says of the model."""
-        return Architecture(self.checkpoint.config)
+        """What config.json, or a GGUF file, says of the model."""
+        return architecture(self.checkpoint)
+
+    @cached_property
+    def kv_scales(self) -> tuple[tuple[TensorInfo, ScaleValues], ...]:
+        """The KV cache's scales, which belong to no layer; read once."""
+        return tuple(
+            (info, ScaleValues(self.checkpoint, info)) for info in kv_scales(self.checkpoint)
+        )
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """Which modules are stored, by layer and expert."""
+        return Inventory(self.checkpoint.tensors)
+
+    @cached_property
+    def siblings(self) -> tuple[tuple[QuantizedLayer, ...], ...]:
+        """Quantized layers that runtimes join into one."""
+        return tuple(fused(self.layer_of))
+
+    @cached_property
+    def declarations(self) -> tuple[Declaration, ...]:
+        """What each configuration file declares; see `Format.declarations`."""
+        return tuple(self.form.declarations(self.checkpoint)) if self.form else ()
 
     @cached_property
     def layer_of(self) -> Mapping[str, QuantizedLayer]:
@@ -58,21 +81,27 @@ class Rule:
 
     Attributes:
         severity: Of its findings, unless one says otherwise; only errors decide.
-        needs: What it reads: configuration and headers, the scales' data, the reference, or the
-            runtime and hardware that are meant.
+        needs: What it reads: configuration and headers, the scales' data, also weights (of local
+            checkpoints only), the reference, or the runtime and hardware that are meant.
         formats: Names of the formats that it is about; empty for all, and for no format at all.
         complete: Whether it makes sense only where all of the checkpoint's files are looked at.
+        reads: Whose data it looks at beside the scales; a remote store fetches them together.
     """
 
     severity: ClassVar[Severity] = "error"
     needs: ClassVar[Needs] = "headers"
     formats: ClassVar[frozenset[str]] = frozenset()
     complete: ClassVar[bool] = False
+    reads: ClassVar[frozenset[Role]] = frozenset()
 
     @property
     def id(self) -> str:
         """The file's name with dashes."""
         return type(self).__module__.rpartition(".")[2].replace("_", "-")
+
+    def limit(self, evidence: Evidence) -> str | None:
+        """Why it looks at a part of the checkpoint only; None where it looks at all."""
+        return None
 
     def check_checkpoint(self, evidence: Evidence) -> Iterator[Finding]:
         """Look at the checkpoint as a whole, or at its layers together."""
@@ -123,6 +152,28 @@ class OpeningRule(Rule):
                 yield self.finding(found.message, found.fix, tensor=found.tensor, file=found.file)
 
 
+class DifferenceRule(Rule):
+    """A rule for what differs from the reference in configuration or tokenizer.
+
+    Attributes:
+        about: Which differences are meant; see `gate.records.Difference`.
+        fix: What to do about each.
+    """
+
+    needs: ClassVar[Needs] = "reference"
+    about: ClassVar[str]
+    fix: ClassVar[str]
+
+    def check_checkpoint(self, evidence: Evidence) -> Iterator[Finding]:
+        """One finding a difference."""
+        for found in evidence.reference.differences if evidence.reference else ():
+            if found.about == self.about:
+                yield self.finding(
+                    f"{found.name}: {found.candidate} here, {found.reference} in the reference",
+                    self.fix,
+                )
+
+
 class ScaleRule(Rule):
     """A rule for the values of scales: of weights, inputs and the KV cache."""
 
@@ -134,8 +185,8 @@ class ScaleRule(Rule):
 
     def check_checkpoint(self, evidence: Evidence) -> Iterator[Finding]:
         """The KV cache's scales, which belong to no layer."""
-        for info in kv_scales(evidence.checkpoint):
-            yield from self.check_scale(info, ScaleValues(evidence.checkpoint, info))
+        for info, scale in evidence.kv_scales:
+            yield from self.check_scale(info, scale)
 
     def check_weights(self, layer: QuantizedLayer) -> Iterator[Finding]:
         """The layer's scales."""
@@ -166,10 +217,14 @@ def manual(rules: Sequence[Rule]) -> str:
         "`ignore: {'rule:tensor-glob': reason}` for some tensors only.",
     ]
     for rule in rules:
-        lines += ["", f"## {rule.id}", "", summary(rule)]
-        for name, text in _sections(rule).items():
-            lines += ["", f"**{name}.** {text}"]
+        lines += ["", f"## {rule.id}", "", page(rule)]
     return "\n".join(lines) + "\n"
+
+
+def page(rule: Rule) -> str:
+    """The manual page of one rule, as Markdown without its heading."""
+    parts = [summary(rule), *(f"**{name}.** {text}" for name, text in sections(rule).items())]
+    return "\n\n".join(parts)
 
 
 def summary(rule: Rule) -> str:
@@ -177,7 +232,7 @@ def summary(rule: Rule) -> str:
     return inspect.cleandoc(rule.__doc__ or "").partition("\n")[0]
 
 
-def _sections(rule: Rule) -> dict[str, str]:
+def sections(rule: Rule) -> dict[str, str]:
     """The docstring's sections, each as one paragraph."""
     parts = re.split(
         rf"^({'|'.join(SECTIONS)}):$", inspect.cleandoc(rule.__doc__ or ""), flags=re.M

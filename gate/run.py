@@ -5,7 +5,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -19,7 +18,7 @@ from gate.errors import SettingsError
 from gate.evaluate import Backend, Evaluation, suite_digest
 from gate.harness import Harness, load_tokenizer
 from gate.journal import Journal
-from gate.records import CanaryAnswer, Comparison, EvalResult
+from gate.records import CanaryAnswer, Comparison, EvalResult, now
 from gate.request import Request, Subject
 from gate.settings import Metric, PerplexityText, Settings
 
@@ -206,11 +205,6 @@ def cache_directory() -> Path:
     named = os.environ.get("QUANT_GATE_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(named) if named else Path(home) / "quant-gate"
-
-
-def now() -> str:
-    """The time as records hold it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _read_texts(settings: Settings, root: Path) -> dict[str, str]:

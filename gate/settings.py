@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    StringConstraints,
     Tag,
     ValidationError,
     model_validator,
@@ -37,6 +38,7 @@ def _as_written(value: Any) -> Any:
 
 Limit = Annotated[Decimal, Field(gt=0, le=10, allow_inf_nan=False), BeforeValidator(_as_written)]
 BY_WEIGHT_BITS: Literal["by-weight-bits"] = "by-weight-bits"
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 PULL_REQUEST_EVENTS = frozenset({"pull_request", "pull_request_target", "merge_group"})
 
 
@@ -165,6 +167,24 @@ _Tagged = Annotated[
 ]
 
 
+IFEVAL_METRICS = (
+    "inst_level_strict_acc",
+    "prompt_level_strict_acc",
+    "inst_level_loose_acc",
+    "prompt_level_loose_acc",
+)
+
+DEFAULT_METRICS: tuple[Metric, ...] = (
+    TaskMetric(task="ifeval", metric=IFEVAL_METRICS[0], min_retention=Decimal("0.95")),
+    *(TaskMetric(task="ifeval", metric=metric) for metric in IFEVAL_METRICS[1:]),
+    PerplexityMetric(
+        perplexity=PerplexityText(dataset="Salesforce/wikitext", name="wikitext-2-raw-v1"),
+        max_ratio=BY_WEIGHT_BITS,
+    ),
+)
+"""What is measured where the settings do not say it."""
+
+
 class Settings(Part):
     """The whole file.
 
@@ -189,8 +209,8 @@ class Settings(Part):
     allow_unsafe_tasks: tuple[str, ...] = ()
     include_path: str | None = None
     checkpoints: tuple[CheckpointRule, ...] = ()
-    metrics: tuple[_Tagged, ...] = Field(min_length=1)
-    ignore: dict[str, str] = {}
+    metrics: tuple[_Tagged, ...] = Field(default=DEFAULT_METRICS, min_length=1)
+    ignore: dict[str, Reason] = {}
 
     @property
     def task_metrics(self) -> tuple[TaskMetric, ...]:
@@ -280,23 +300,7 @@ def _shared(task: str, metrics: list[TaskMetric]) -> TaskOptions:
     return TaskOptions(**reduce(merge, metrics, none))
 
 
-IFEVAL_METRICS = (
-    "inst_level_strict_acc",
-    "prompt_level_strict_acc",
-    "inst_level_loose_acc",
-    "prompt_level_loose_acc",
-)
-
-DEFAULT = Settings(
-    metrics=(
-        TaskMetric(task="ifeval", metric=IFEVAL_METRICS[0], min_retention=Decimal("0.95")),
-        *(TaskMetric(task="ifeval", metric=metric) for metric in IFEVAL_METRICS[1:]),
-        PerplexityMetric(
-            perplexity=PerplexityText(dataset="Salesforce/wikitext", name="wikitext-2-raw-v1"),
-            max_ratio=BY_WEIGHT_BITS,
-        ),
-    )
-)
+DEFAULT = Settings()
 """What is measured without a settings file."""
 
 

@@ -2,50 +2,66 @@
 
 import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
-from gate.checkpoint import DTYPE_BITS, Checkpoint, TensorInfo
+from gate.architecture import template
+from gate.checkpoint import Checkpoint
 from gate.quantization import Format, QuantizedLayer, Role
 from gate.records import Size, SizeBucket
 
 CLASSES = (
     ("vision", r"visual|vision\w*|image\w*|audio\w*|mm_projector|multi_modal_projector"),
-    ("lm_head", r"lm_head|output_head|head"),
+    ("lm_head", r"lm_head|output_head|head|\Aoutput(?=\.weight)"),
     ("norm", r"\w*norm\w*|ln_\w+|ln\d*"),
-    ("embedding", r"\w*embed\w*|wte|wpe"),
-    ("router", r"router|gate|shared_expert_gate|e_score_correction_bias"),
-    ("experts", r"experts|shared_experts?"),
+    ("embedding", r"\w*embed\w*|wte|wpe|\w+_embd"),
+    ("router", r"router|gate|ffn_gate_inp|shared_expert_gate|e_score_correction_bias"),
+    ("experts", r"experts|shared_experts?|ffn_\w+_(ch|sh)?exps?"),
     ("attention", r"\w*attn\w*|\w*attention\w*|mixer"),
-    ("mlp", r"\w*mlp\w*|ffn|feed_forward"),
+    ("mlp", r"\w*mlp\w*|ffn\w*|feed_forward"),
 )
 """Module class to the part of a tensor's name that tells it; the first that fits decides."""
+
+WORKSPACE_BYTES = 5 * 2**29
+"""Libraries, activations and logits of one batch (2.5 GiB)."""
+DECODING_SHARE = 0.3
+"""Decoding and fusing hold up to this much of the decoded model beside it."""
 
 _CLASSES = tuple((name, re.compile(rf"(^|\.)({parts})(\.|$)")) for name, parts in CLASSES)
 
 
-def size(checkpoint: Checkpoint, form: Format | None, reference: Checkpoint | None = None) -> Size:
+def size(
+    checkpoint: Checkpoint,
+    form: Format | None,
+    reference: Checkpoint | None = None,
+    layers: tuple[QuantizedLayer, ...] = (),
+) -> Size:
     """Bytes, parameters and bits per weight.
 
     Args:
         checkpoint: What is weighed.
         form: Its format; None where it is not quantized.
         reference: The unquantized checkpoint that it is compared with.
+        layers: What `form.layers` gave, where that was asked before.
     """
-    layers = tuple(form.layers(checkpoint)) if form else ()
-    parameters = _parameters(checkpoint, form, layers)
-    stored = sum(info.nbytes for info in checkpoint.tensors.values())
-    total = sum(parameters.values())
-    by_dtype: dict[str, Counter[str]] = defaultdict(Counter)
-    by_class: dict[str, Counter[str]] = defaultdict(Counter)
+    layers = layers or (tuple(form.layers(checkpoint)) if form else ())
+    counts = parameters(checkpoint, form, layers)
+    by_dtype: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    by_class: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for name, info in checkpoint.tensors.items():
-        by_dtype[info.dtype].update(_bucket(info, parameters[name]))
-        by_class[_class(name)].update(_bucket(info, parameters[name]))
+        nbytes, count = info.nbytes, counts[name]
+        for bucket in (by_dtype[info.dtype], by_class[_class(name)]):
+            bucket[0] += nbytes
+            bucket[1] += count
+    stored = sum(nbytes for nbytes, _ in by_dtype.values())
+    total = sum(counts.values())
     return Size(
         stored_bytes=stored,
+        stored_elements=sum(info.numel for info in checkpoint.tensors.values()),
         parameters=total,
         bits_per_weight=8 * stored / total if total else math.nan,
-        linear_bits_per_weight=_linear_bits(layers, parameters),
+        linear_bits_per_weight=_linear_bits(layers, counts),
         by_dtype=_largest_first(by_dtype),
         by_class=_largest_first(by_class),
         reference_bytes=sum(info.nbytes for info in reference.tensors.values())
@@ -65,39 +81,50 @@ def decoded_bytes(checkpoint: Checkpoint, form: Format | None, bytes_per_paramet
         bytes_per_parameter: Of the dtype in which the model computes.
     """
     layers = tuple(form.layers(checkpoint)) if form else ()
-    parameters = _parameters(checkpoint, form, layers)
+    counts = parameters(checkpoint, form, layers)
+    head = sum(count for name, count in counts.items() if is_tied_head(checkpoint, name))
+    return (sum(counts.values()) - head) * bytes_per_parameter
+
+
+def is_tied_head(checkpoint: Checkpoint, tensor: str) -> bool:
+    """Whether a tensor belongs to a head that is its model's embedding: it is not loaded twice."""
+    if not tensor.rpartition(".")[0].endswith("lm_head"):
+        return False
     config = checkpoint.config
     tied = config.get("tie_word_embeddings", checkpoint.text_config.get("tie_word_embeddings"))
-    head = sum(
-        count
-        for name, count in parameters.items()
-        if tied is True and name.rpartition(".")[0].endswith("lm_head")
-    )
-    return (sum(parameters.values()) - head) * bytes_per_parameter
+    return tied is True
 
 
-def _parameters(
+def workspace_bytes(decoded: int = 0) -> int:
+    """Memory beside weights and KV cache, an allowance, in bytes.
+
+    Args:
+        decoded: Bytes of weights that are decoded while they are loaded.
+    """
+    return WORKSPACE_BYTES + int(decoded * DECODING_SHARE)
+
+
+def parameters(
     checkpoint: Checkpoint, form: Format | None, layers: tuple[QuantizedLayer, ...]
 ) -> Mapping[str, int]:
-    """Tensor to the parameters that it stands for: packed values count each, scales not at all."""
+    """Tensor to the parameters that it stands for: packed values count each, scales not at all.
+
+    Where headers do not tell a weight's shape, its bits do; where they tell neither, each stored
+    element counts as one.
+    """
     counts = {
         name: 0 if form is not None and form.is_companion(name) else info.numel
         for name, info in checkpoint.tensors.items()
     }
-    lowest = form.weight_bits(checkpoint) if form else None
     for layer in layers:
         weight = layer.tensors.get(Role.WEIGHT)
-        if weight is not None and layer.packed:
-            bits = layer.scheme.num_bits if layer.scheme else lowest
-            counts[weight.name] = weight.numel * _values_per_element(weight, bits)
+        if weight is None or not layer.packed:
+            continue
+        if layer.shape is not None:
+            counts[weight.name] = math.prod(layer.shape)
+        elif layer.scheme is not None and not weight.dtype.startswith("F8"):
+            counts[weight.name] = 8 * weight.nbytes // layer.scheme.num_bits
     return counts
-
-
-def _values_per_element(weight: TensorInfo, bits: int | None) -> int:
-    """Integers hold several weights each; a floating-point element is one weight."""
-    if not bits or not weight.dtype.startswith(("U", "I")):
-        return 1
-    return max(DTYPE_BITS[weight.dtype] // bits, 1)
 
 
 def _linear_bits(layers: tuple[QuantizedLayer, ...], parameters: Mapping[str, int]) -> float | None:
@@ -109,16 +136,19 @@ def _linear_bits(layers: tuple[QuantizedLayer, ...], parameters: Mapping[str, in
 
 
 def _class(name: str) -> str:
+    return _class_of(template(name))
+
+
+@lru_cache(maxsize=1 << 12)
+def _class_of(template: str) -> str:
+    name = template.replace("#", "0")
     return next((kind for kind, parts in _CLASSES if parts.search(name)), "other")
 
 
-def _bucket(info: TensorInfo, parameters: int) -> dict[str, int]:
-    return {"stored_bytes": info.nbytes, "parameters": parameters}
-
-
-def _largest_first(counted: Mapping[str, Counter[str]]) -> dict[str, SizeBucket]:
-    ranked = sorted(counted.items(), key=lambda item: (-item[1]["stored_bytes"], item[0]))
+def _largest_first(counted: Mapping[str, Sequence[int]]) -> dict[str, SizeBucket]:
+    """Stored bytes and parameters of each part."""
+    ranked = sorted(counted.items(), key=lambda item: (-item[1][0], item[0]))
     return {
-        name: SizeBucket(stored_bytes=count["stored_bytes"], parameters=count["parameters"])
-        for name, count in ranked
+        name: SizeBucket(stored_bytes=nbytes, parameters=parameters)
+        for name, (nbytes, parameters) in ranked
     }

@@ -26,7 +26,9 @@ SCHEMAS: dict[str, tuple[type[BaseModel], str]] = {
 }
 """Schema name to its model and title."""
 
-VERBS = ("check", "eval", "lint", "compare", "doctor", "demo")
+VERBS = (
+    "check", "eval", "lint", "compare", "explain", "list rules", "doctor", "demo",
+)  # fmt: skip
 
 
 def generated() -> Iterator[tuple[Path, str]]:
@@ -49,7 +51,10 @@ def with_help(text: str) -> str:
     """The text with the list of commands between its markers."""
     rows = ["| command | what it does |", "|---|---|"]
     for verb in VERBS:
-        command = cli.cli.commands[verb]
+        command: click.Command = cli.cli
+        for name in verb.split():
+            assert isinstance(command, click.Group)
+            command = command.commands[name]
         usage = command.get_usage(click.Context(command, info_name=f"gate {verb}"))
         summary = (command.help or "").splitlines()[0]
         rows.append(f"| `{usage.removeprefix('Usage: ')}` | {summary} |")

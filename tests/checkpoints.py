@@ -101,26 +101,72 @@ def _config(layers: int, tied: bool, experts: int) -> dict[str, Any]:
 
 def linear(module: str, algo: str | None, shape: tuple[int, int]) -> dict[str, Tensor]:
     """One linear layer as ModelOpt stores it; `shape` is (out_features, in_features)."""
-    rows, columns = shape
     if algo is None:
         return {f"{module}.weight": bf16(shape)}
-    if algo in {"NVFP4", "W4A16_NVFP4"}:
-        codes = np.random.default_rng(rows).integers(0, 256, (rows, columns // 2), np.uint8)
-        tensors = {
-            "weight": ("U8", codes.shape, codes.tobytes()),
-            "weight_scale": fp8((rows, columns // 16)),
-            "weight_scale_2": f32(()),
-        }
-    else:
-        scale = {
-            "FP8": (),
-            "FP8_PER_CHANNEL_PER_TOKEN": (rows,),
-            "FP8_PB_WO": (-(-rows // 128), 1, -(-columns // 128), 1),
-        }[algo.upper()]
-        tensors = {"weight": fp8(shape), "weight_scale": f32(scale)}
-    if algo in {"FP8", "NVFP4"}:
+    name = algo.upper()
+    tensors = {"weight": _weight(name, shape), "weight_scale": _weight_scale(name, shape)}
+    if "NVFP4" in name or name == "W4A8_AWQ":
+        tensors["weight_scale_2"] = f32(())
+    if name in STATIC_INPUTS:
         tensors["input_scale"] = f32(())
+    if name in SMOOTHED:
+        tensors["pre_quant_scale"] = bf16((shape[1],), 1.0)
+    if name == "NVFP4_SVD":
+        tensors["weight_quantizer._svdquant_lora_a"] = bf16((8, shape[1]))
+        tensors["weight_quantizer._svdquant_lora_b"] = bf16((shape[0], 8))
     return {f"{module}.{suffix}": tensor for suffix, tensor in tensors.items()}
+
+
+GROUPS = {
+    "NVFP4": 16, "W4A16_NVFP4": 16, "NVFP4_AWQ": 16, "NVFP4_SVD": 16, "W4A8_NVFP4_FP8": 32,
+    "MXFP4": 32, "W4A16_MXFP4": 32, "W4A8_MXFP4_FP8": 32, "W4A8_MXFP4_MXFP8": 32, "MXFP8": 32,
+    "W4A16_AWQ": 64, "W4A8_AWQ": 64,
+}  # fmt: skip
+"""Group size by algorithm; AWQ's own 128 is wider than the tiny model."""
+
+STATIC_INPUTS = frozenset(
+    {"FP8", "NVFP4", "NVFP4_AWQ", "NVFP4_SVD", "W4A8_NVFP4_FP8", "W4A8_AWQ", "W8A8_SQ_PER_CHANNEL"}
+)
+SMOOTHED = frozenset({"W4A16_AWQ", "W4A8_AWQ", "NVFP4_AWQ", "NVFP4_SVD", "W8A8_SQ_PER_CHANNEL"})
+ALGORITHMS = (
+    "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "FP8_PB_REAL", *GROUPS, "W8A16",
+    "W8A8_SQ_PER_CHANNEL",
+)  # fmt: skip
+"""Every algorithm that `linear` writes."""
+
+
+def _weight(name: str, shape: tuple[int, int]) -> Tensor:
+    rows, columns = shape
+    if name.startswith("W8A"):
+        return _codes("I8", shape)
+    if name.endswith("_AWQ") and "NVFP4" not in name:
+        return _codes("U8", (rows // 2, columns))
+    if "FP4" in name:
+        return _codes("U8", (rows, columns // 2))
+    return fp8(shape)
+
+
+def _weight_scale(name: str, shape: tuple[int, int]) -> Tensor:
+    rows, columns = shape
+    if name in GROUPS:
+        groups = (rows, columns // GROUPS[name])
+        if "MX" in name:
+            return e8m0(groups)
+        return fp8(groups) if "NVFP4" in name else f32(groups)
+    if name.startswith("FP8_PB"):
+        return f32((-(-rows // 128), 1, -(-columns // 128), 1))
+    return f32(() if name == "FP8" else (rows,))
+
+
+def _codes(dtype: str, shape: tuple[int, int]) -> Tensor:
+    codes = np.random.default_rng(shape[0]).integers(0, 256, shape, np.uint8)
+    return dtype, shape, codes.tobytes()
+
+
+def e8m0(shape: tuple[int, ...]) -> Tensor:
+    """Random powers of two below one, as ModelOpt stores the scales of MX formats."""
+    codes = np.random.default_rng(len(shape)).integers(115, 125, shape, np.uint8)
+    return "U8", shape, codes.tobytes()
 
 
 def f32(shape: tuple[int, ...], value: float = 0.0028) -> Tensor:
@@ -128,9 +174,9 @@ def f32(shape: tuple[int, ...], value: float = 0.0028) -> Tensor:
     return "F32", shape, np.full(shape, value, "<f4").tobytes()
 
 
-def bf16(shape: tuple[int, ...]) -> Tensor:
-    """Random small values."""
-    values = np.random.default_rng(len(shape)).normal(0, 0.02, shape).astype("<f4")
+def bf16(shape: tuple[int, ...], mean: float = 0.0) -> Tensor:
+    """Random values near the mean."""
+    values = np.random.default_rng(len(shape)).normal(mean, 0.02, shape).astype("<f4")
     return "BF16", shape, (values.view("<u4") >> 16).astype("<u2").tobytes()
 
 
@@ -144,12 +190,20 @@ def declaration(algo: str, exclude: tuple[str, ...], algos: Mapping[str, str]) -
     """What ModelOpt 0.47 declares, without the envelope."""
     body: dict[str, Any] = {"quant_algo": algo, "kv_cache_quant_algo": None}
     if algo == "MIXED_PRECISION":
-        sizes = {"NVFP4": {"group_size": 16}}
-        layers = {name: {"quant_algo": own} | sizes.get(own, {}) for name, own in algos.items()}
+        layers = {name: {"quant_algo": own} | _options(own) for name, own in algos.items()}
         return body | {"quantized_layers": layers}
-    if "NVFP4" in algo:
-        body["group_size"] = 16
-    return body | {"exclude_modules": list(exclude)}
+    return body | _options(algo) | {"exclude_modules": list(exclude)}
+
+
+def _options(algo: str) -> dict[str, Any]:
+    """What ModelOpt declares beside the algorithm: none for `mxfp4`, written in lower case."""
+    name = algo.upper()
+    options: dict[str, Any] = {}
+    if name in GROUPS and name != "MXFP4":
+        options["group_size"] = GROUPS[name]
+    if name in SMOOTHED and name in GROUPS:
+        options |= {"has_zero_point": False, "pre_quant_scale": True}
+    return options
 
 
 def nested(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,7 +221,7 @@ def flat(body: Mapping[str, Any]) -> dict[str, Any]:
         "producer": {"name": "modelopt", "version": "0.47.0"},
         "quant_method": "modelopt",
     }
-    if algo in {"FP8", "NVFP4", "W4A16_NVFP4"}:
+    if algo in {"FP8", "NVFP4", "W4A16_NVFP4", "NVFP4_SVD"}:
         group = {"weights": arguments, "targets": ["Linear"]}
         config["config_groups"] = {"group_0": group}
     if "quantized_layers" in body:

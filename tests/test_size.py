@@ -1,5 +1,6 @@
 """What checkpoints weigh, against counts made by hand."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,10 +81,32 @@ def test_scales_are_no_parameters(tmp_path: Path) -> None:
     assert weigh(tmp_path).parameters == result.parameters
 
 
-def test_an_algorithm_without_a_decoder_is_counted_by_its_width(tmp_path: Path) -> None:
-    checkpoints.build(tmp_path, "NVFP4")
-    checkpoints.edit_declarations(tmp_path, lambda body: body.update(quant_algo="NVFP4_AWQ"))
-    assert weigh(tmp_path).parameters == LINEAR + OTHERS
+@pytest.mark.parametrize("algo", checkpoints.ALGORITHMS)
+def test_every_layout_counts_the_same(tmp_path: Path, algo: str) -> None:
+    """Whatever two weights share a byte, and whatever stands beside them."""
+    assert weigh(checkpoints.build(tmp_path, algo)).parameters == LINEAR + OTHERS
+
+
+@pytest.mark.parametrize(
+    ("algo", "codes", "scale"),
+    [
+        ("FP8", ("F8_E4M3", (4, 64, 256)), ("F32", ())),
+        ("NVFP4", ("U8", (4, 32, 256)), ("F8_E4M3", (4, 4, 256))),
+        ("mxfp4", ("U8", (4, 64, 128)), ("U8", (4, 64, 8))),
+    ],
+)
+def test_experts_in_one_tensor(
+    tmp_path: Path, algo: str, codes: tuple[str, tuple], scale: tuple[str, tuple]
+) -> None:
+    checkpoints.build(tmp_path, algo)
+    before = weigh(tmp_path).parameters
+    experts = "model.layers.0.mlp.experts.gate_up_proj"
+    added = {
+        name: (dtype, shape, bytes(math.prod(shape) * (4 if dtype == "F32" else 1)))
+        for name, (dtype, shape) in ((experts, codes), (f"{experts}_weight_scale", scale))
+    }
+    checkpoints.edit_tensors(tmp_path, lambda tensors: tensors.update(added))
+    assert weigh(tmp_path).parameters == before + 4 * 64 * 256
 
 
 def test_compression_against_the_reference(tmp_path: Path) -> None:

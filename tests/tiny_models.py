@@ -75,12 +75,12 @@ def recipe(name: str) -> dict[str, Any]:
     return mixed
 
 
-def export(model: Any, name: str, path: Path, **options: Any) -> Any:
+def export(model: Any, name: "str | dict[str, Any]", path: Path, **options: Any) -> Any:
     """Quantize with ModelOpt, export to `path`, and give back the quantized model.
 
     Args:
         model: A random model; saved and loaded once, which ModelOpt's exporter asks for.
-        name: See `recipe`.
+        name: Of the recipe, or ModelOpt's configuration itself; see `recipe`.
         path: Of the checkpoint.
         options: For the exporter.
     """
@@ -92,7 +92,8 @@ def export(model: Any, name: str, path: Path, **options: Any) -> Any:
     model.save_pretrained(plain)
     model = type(model).from_pretrained(plain, dtype="auto")
     ids = torch.arange(512).reshape(4, 128) * 7 % VOCABULARY
-    quantized = mtq.quantize(model, recipe(name), lambda m: m(ids))
+    config = recipe(name) if isinstance(name, str) else name
+    quantized = mtq.quantize(model, config, lambda m: m(ids))
     with torch.inference_mode():
         # The exporter packs the weights of what it is given.
         export_hf_checkpoint(copy.deepcopy(quantized), export_dir=path, **options)

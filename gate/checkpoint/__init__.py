@@ -15,7 +15,12 @@ from gate.checkpoint.contract import (
     lfs_problem,
 )
 from gate.checkpoint.files import CONFIG_MAX_BYTES
-from gate.checkpoint.opening import find_checkpoints, is_checkpoint, open_checkpoint
+from gate.checkpoint.opening import (
+    find_checkpoints,
+    find_models,
+    is_checkpoint,
+    open_checkpoint,
+)
 from gate.checkpoint.store import Directory, Store, escapes
 
 __all__ = [
@@ -31,6 +36,7 @@ __all__ = [
     "TensorInfo",
     "escapes",
     "find_checkpoints",
+    "find_models",
     "is_checkpoint",
     "lfs_problem",
     "open_checkpoint",

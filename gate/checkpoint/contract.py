@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from gate.checkpoint.store import Store
+from gate.checkpoint.store import Directory, Store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,9 +139,14 @@ class Checkpoint:
         return self.container.read(self.store, info)
 
     @property
+    def local(self) -> bool:
+        """Whether the weights lie on this machine; of a remote checkpoint only scales are read."""
+        return isinstance(self.store, Directory)
+
+    @property
     def broken_files(self) -> frozenset[str]:
         """Weight files whose data cannot be trusted to be where the header says."""
-        rules = {"shard-truncated", "header-unreadable", "shard-missing"}
+        rules = {"shard-truncated", "header-unreadable", "shard-missing", "tensor-misplaced"}
         return frozenset(
             p.file
             for p in self.problems

@@ -8,7 +8,7 @@ from typing import Any
 from gate.checkpoint.contract import Checkpoint, Container, Problem
 from gate.checkpoint.files import pointers, read_json
 from gate.checkpoint.store import Directory, Store
-from gate.checkpoint.weights import read_weights
+from gate.checkpoint.weights import groups, read_weights
 from gate.errors import CheckpointError, SettingsError
 
 
@@ -29,6 +29,27 @@ def find_checkpoints(path: Path, containers: Sequence[Container]) -> tuple[Path,
     if is_checkpoint(path, containers):
         return (path,)
     return _children(path, containers)
+
+
+def find_models(
+    names: Sequence[str], containers: Sequence[Container]
+) -> tuple[tuple[str, ...], ...]:
+    """The models in one directory, each as the `only` of `open_checkpoint`.
+
+    A directory is one checkpoint, `()`, unless it holds several files that are a whole model
+    each, as GGUF files are.
+
+    Args:
+        names: Everything that lies in the directory.
+        containers: Consulted in order.
+    """
+    found: list[tuple[str, ...]] = []
+    for container in containers:
+        if container.index_suffix is None:
+            found += groups(names, container.suffix)
+        elif any(name.endswith(container.suffix) for name in names):
+            found.append(())
+    return tuple(found) if len(found) > 1 else ((),)
 
 
 def open_checkpoint(
@@ -52,36 +73,68 @@ def open_checkpoint(
 
     Raises:
         SettingsError: `path` does not exist or is not a directory.
-        CheckpointError: `path` holds only other checkpoints.
+        CheckpointError: `path` holds only other checkpoints, or several models.
     """
     children = _local_children(path, containers) if store is None else ()
     store = store or Directory(path)
+    if not only:
+        _require_one_model(find_models(store.names, containers), source or str(path))
     problems: list[Problem] = []
     weights = read_weights(store, containers, problems, only)
     container = weights["container"]
-    required = not only and (container is None or container.index_suffix is not None)
-    config = read_json(store, "config.json", "config-json-unreadable", problems, required=required)
-    hf_quant = read_json(store, "hf_quant_config.json", "quant-config-unreadable", problems)
+    # A file that is a whole model describes itself; config.json is the original's, if there.
+    whole = container is not None and container.index_suffix is None
+    configurations = _configurations(store, whole, not only and not whole, problems)
     files = tuple(name for name in store.names if store.refusal(name) is None)
     problems += pointers(store, () if only else files, problems)
-    config = config or {}
     return Checkpoint(
         source=source or str(path),
         store=store,
         path=path,
         revision=revision,
-        config=config,
-        quantization_config=_declared(config, problems),
-        hf_quant_config=hf_quant,
-        generation_config=read_json(
-            store, "generation_config.json", "generation-config-unreadable", problems
-        ),
         files=files,
         children=children,
-        complete=not only,
+        complete=not only or (whole and _is_whole(store, container, only)),
         problems=tuple(problems),
+        **configurations,
         **weights,
     )
+
+
+def _configurations(
+    store: Store, whole: bool, required: bool, problems: list[Problem]
+) -> dict[str, Any]:
+    """The JSON files beside the weights.
+
+    Args:
+        whole: Whether the weight file is a whole model, to which no file declares anything.
+        required: Whether config.json has to be there.
+    """
+    config = read_json(store, "config.json", "config-json-unreadable", problems, required=required)
+    hf_quant = read_json(store, "hf_quant_config.json", "quant-config-unreadable", problems)
+    config = config or {}
+    return {
+        "config": config,
+        "quantization_config": None if whole else _declared(config, problems),
+        "hf_quant_config": None if whole else hf_quant,
+        "generation_config": read_json(
+            store, "generation_config.json", "generation-config-unreadable", problems
+        ),
+    }
+
+
+def _is_whole(store: Store, container: Container, only: Sequence[str]) -> bool:
+    """Whether the named files are all that a model consists of."""
+    return set(only) in map(set, groups(store.names, container.suffix))
+
+
+def _require_one_model(models: Sequence[Sequence[str]], source: str) -> None:
+    if models[0]:
+        names = [model[0] for model in models]
+        raise CheckpointError(
+            f"{source} holds {len(models)} models: {', '.join(names[:5])}",
+            f"Name one of them, for example: gate lint {source}/{names[0]}",
+        )
 
 
 def _local_children(path: Path, containers: Sequence[Container]) -> tuple[Path, ...]:

@@ -72,6 +72,8 @@ class Directory:
     def read(self, name: str, begin: int = 0, end: int | None = None) -> memoryview:
         """See `Store.read`; long ranges are mapped, not copied."""
         file = self._open(name).fileno()
+        if end is not None and end - begin <= COPY_BYTES:
+            return memoryview(os.pread(file, max(end - begin, 0), begin))
         size = os.fstat(file).st_size
         last = size if end is None else min(end, size)
         if last - begin <= COPY_BYTES:

@@ -1,7 +1,7 @@
 """Read the headers of all weight files, and hold them against the index."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -52,6 +52,31 @@ def read_weights(
     }
 
 
+def groups(names: Iterable[str], suffix: str) -> tuple[tuple[str, ...], ...]:
+    """Weight files without an index that make one model each.
+
+    A numbered series belongs together, the files that it lacks included; any other file is a
+    model by itself.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        if not name.endswith(suffix):
+            continue
+        numbered = SHARD.fullmatch(name.removesuffix(suffix) + ".")
+        if numbered is None:
+            found[name] = (name,)
+            continue
+        stem, total = numbered["stem"], numbered["total"]
+        series = f"{stem}-of-{total}"
+        if series not in found:
+            numbers = range(1, min(int(total), SHARDS_MAX) + 1)
+            whole = [f"{stem}-{number:05}-of-{total}{suffix}" for number in numbers]
+            found[series] = tuple(dict.fromkeys([*whole, name]))
+        elif name not in found[series]:  # numbered beyond the total
+            found[series] += (name,)
+    return tuple(found.values())
+
+
 def _index(store: Store, container: Container) -> str | None:
     """The index; `model`'s own where another stands beside it."""
     if container.index_suffix is None:
@@ -89,10 +114,26 @@ def _read_headers(
         header = _read_header(store, name, container)
         problems += header.problems
         metadata = {**header.metadata, **metadata}
+        twice: dict[str, list[str]] = defaultdict(list)
         for info in header.tensors:
-            if info.name not in tensors or weight_map.get(info.name) == name:
-                tensors[info.name] = info
+            if info.name in tensors:
+                twice[tensors[info.name].file].append(info.name)
+                if weight_map.get(info.name) != name:
+                    continue
+            tensors[info.name] = info
+        problems += [_duplicates(name, *found) for found in twice.items() if found[0] != name]
     return tensors, metadata
+
+
+def _duplicates(name: str, other: str, common: Sequence[str]) -> Problem:
+    return Problem(
+        "duplicate-tensor",
+        f"{name} and {other} both hold {common[0]}"
+        + (f" and {len(common) - 1:,} more tensors" if len(common) > 1 else ""),
+        "Keep the file that belongs to this export, and rebuild the index from the headers.",
+        name,
+        common[0],
+    )
 
 
 def _read_header(store: Store, name: str, container: Container) -> Header:
@@ -157,7 +198,7 @@ def _escape_problem(name: str) -> Problem:
 def _index_problems(
     weight_map: Mapping[str, str], tensors: Mapping[str, TensorInfo], seen: Iterable[Problem]
 ) -> Iterator[Problem]:
-    broken = {problem.file for problem in seen}
+    broken = {problem.file for problem in seen if problem.rule != "duplicate-tensor"}
     fix = "Rebuild the index from the shards' own headers."
     for name, file in weight_map.items():
         if file not in broken and (name not in tensors or tensors[name].file != file):

@@ -4,49 +4,48 @@ Source: https://github.com/NVIDIA/Model-Optimizer (`modelopt/torch/export/quant_
 `convert_hf_config.py`).
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from gate.architecture import NOT_QUANTIZED
 from gate.checkpoint import Checkpoint, TensorInfo
 from gate.errors import UnknownFormatError
 from gate.formats.modelopt_algorithms import algorithm
 from gate.formats.modelopt_config import (
-    MIXED,
-    Exclusions,
+    Modules,
     declaration,
     is_modelopt,
     is_modelopt_method,
 )
-from gate.quantization import (
-    FLOAT_DTYPES,
-    Declaration,
-    QuantizedLayer,
-    Role,
-    Scheme,
-    TensorSpec,
-)
+from gate.formats.modelopt_layouts import STORED_AS, describe
+from gate.quantization import FLOAT_DTYPES, MIXED, Declaration, QuantizedLayer, Role
 
 SUFFIXES = {
-    "weight": Role.WEIGHT,
-    "weight_scale": Role.WEIGHT_SCALE,
-    "weight_scale_2": Role.WEIGHT_GLOBAL_SCALE,
-    "input_scale": Role.INPUT_SCALE,
-    "pre_quant_scale": Role.PRE_QUANT_SCALE,
+    suffix: role for role, suffix in STORED_AS.items() if role not in {Role.LORA_A, Role.LORA_B}
 }
-STORED_AS = {role: suffix for suffix, role in SUFFIXES.items()}
-"""The name under which ModelOpt stores each role."""
+LOW_RANK = {
+    f"{prefix}svdquant_lora_{factor}": role
+    for prefix in ("", "_")
+    for factor, role in (("a", Role.LORA_A), ("b", Role.LORA_B))
+}
+"""Buffers that ModelOpt stores under the weight's quantizer, or under the module itself."""
+
+EXPERTS = {
+    leaf if role is Role.WEIGHT else f"{leaf}_{suffix}": (leaf, role)
+    for leaf in ("gate_up_proj", "down_proj", "gate_proj", "up_proj")
+    for suffix, role in SUFFIXES.items()
+}
+"""Tensors directly below `experts`, each holding all of them, to the weight's name and the role."""
+
 KV_SUFFIXES = frozenset({"k_scale", "v_scale", "kv_scale", "k_bias", "v_bias"})
-
-NOT_QUANTIZED = re.compile(
-    r"(^|\.)(gate|router|shared_expert_gate|visual|vision_tower|vision_model)(\.|$)"
-    r"|(^|[._])(embed\w*|embeddings?|wte|wpe|\w*norm\w*|ln_\w+|conv\w*|rotary\w*)(\.|$)"
+COMPANIONS = (
+    KV_SUFFIXES
+    | LOW_RANK.keys()
+    | {suffix for suffix, role in SUFFIXES.items() if role is not Role.WEIGHT}
+    | {suffix for suffix, (_, role) in EXPERTS.items() if role is not Role.WEIGHT}
 )
-"""Modules that runtimes keep in high precision whether or not they are excluded."""
-
-SCALAR = ((), (1,))
 
 
 class ModelOpt:
@@ -97,25 +96,21 @@ class ModelOpt:
 
     def layers(self, checkpoint: Checkpoint) -> Iterator[QuantizedLayer]:
         """See `Format.layers`."""
-        declared = self._effective(checkpoint)
-        excluded = Exclusions(declared.exclude_modules or ())
+        declared = Modules(self._effective(checkpoint))
         other = _other_method(checkpoint)
         for module, tensors in _modules(checkpoint).items():
-            algo, group_size = "", None
-            if module not in excluded:
-                algo, group_size = _declared_for(module, declared)
-            marks = tensors.keys() - {Role.WEIGHT} or any(
-                info.dtype not in FLOAT_DTYPES for info in tensors.values()
-            )
+            algo, group_size = declared.of(module)
             if other and not algo:
                 continue
+            marks = len(tensors) > (Role.WEIGHT in tensors) or any(
+                info.dtype not in FLOAT_DTYPES for info in tensors.values()
+            )
             if marks or (algo and _is_linear(module, tensors)):
                 yield _layer(checkpoint, module, algo, group_size, tensors)
 
     def is_companion(self, tensor: str) -> bool:
-        """Scales, of weights and of the KV cache."""
-        suffix = tensor.rpartition(".")[2]
-        return (suffix in SUFFIXES and suffix != "weight") or suffix in KV_SUFFIXES
+        """Scales of weights, inputs and the KV cache, offsets of that, and low-rank factors."""
+        return tensor.rpartition(".")[2] in COMPANIONS
 
     def dequantize(self, layer: QuantizedLayer, xp: Any) -> Any:
         """See `Format.dequantize`."""
@@ -129,6 +124,11 @@ class ModelOpt:
             raise UnknownFormatError(
                 f"{layer.name} has a pre_quant_scale, which {layer.algo} does not know",
                 "Declare the algorithm that smoothed it, and judge it statically with gate lint.",
+            )
+        if layer.shape is not None and len(layer.shape) != 2:
+            raise UnknownFormatError(
+                f"{layer.name} holds all experts in one tensor, which has no decoder",
+                "Judge it statically with gate lint.",
             )
         return known.decode(layer, xp)
 
@@ -153,34 +153,29 @@ def _other_method(checkpoint: Checkpoint) -> str | None:
 
 
 def _modules(checkpoint: Checkpoint) -> Mapping[str, dict[Role, TensorInfo]]:
-    """Module to its tensors, for every module with a weight or a companion."""
+    """Module to its tensors, for every module with a weight or a companion.
+
+    A tensor that holds all experts counts as a module of its own.
+    """
     modules: dict[str, dict[Role, TensorInfo]] = defaultdict(dict)
     for name, info in checkpoint.tensors.items():
         module, _, suffix = name.rpartition(".")
         if suffix in SUFFIXES:
             modules[module][SUFFIXES[suffix]] = info
+        elif suffix in EXPERTS and module.rpartition(".")[2] == "experts":
+            leaf, role = EXPERTS[suffix]
+            modules[f"{module}.{leaf}"][role] = info
+        elif suffix in LOW_RANK:
+            modules[module.removesuffix(".weight_quantizer")][LOW_RANK[suffix]] = info
     return modules
-
-
-def _declared_for(module: str, declared: Declaration) -> tuple[str, int | None]:
-    """Algorithm ("" for none) and group size of a module that is not excluded."""
-    if (declared.quant_algo or "").upper() != MIXED:
-        return declared.quant_algo or "", declared.group_size
-    layers = declared.quantized_layers or {}
-    parts = module.split(".")
-    for end in range(len(parts), 0, -1):
-        entry = layers.get(".".join(parts[:end]))
-        if entry is not None:
-            size = entry.get("group_size")
-            return str(entry.get("quant_algo") or ""), size if type(
-                size
-            ) is int and size > 0 else None
-    return "", None
 
 
 def _is_linear(module: str, tensors: Mapping[Role, TensorInfo]) -> bool:
     weight = tensors.get(Role.WEIGHT)
-    return weight is not None and len(weight.shape) == 2 and not NOT_QUANTIZED.search(module)
+    if weight is None:
+        return False
+    sides = 3 if weight.name == module else 2
+    return len(weight.shape) == sides and not NOT_QUANTIZED.search(module)
 
 
 def _layer(
@@ -190,58 +185,27 @@ def _layer(
     group_size: int | None,
     tensors: Mapping[Role, TensorInfo],
 ) -> QuantizedLayer:
-    known = algorithm(algo)
-    scheme, input_scheme = (known.scheme, known.input_scheme) if known else (None, None)
-    if group_size and scheme and scheme.group_size:
-        scheme = replace(scheme, group_size=group_size)
+    weight = tensors.get(Role.WEIGHT)
+    ranks: tuple[int | None, int | None] = (None, None)
+    if Role.LORA_A in tensors and Role.LORA_B in tensors:
+        down, up = tensors[Role.LORA_A].shape, tensors[Role.LORA_B].shape
+        ranks = (up[-1] if up else None, down[0] if down else None)
+    found = describe(
+        algo,
+        group_size,
+        weight.dtype if weight else "",
+        weight.shape if weight else (),
+        not next(iter(tensors.values())).name.startswith(f"{module}."),
+        ranks,
+    )
     return QuantizedLayer(
         name=module,
         algo=algo,
-        scheme=scheme,
-        input_scheme=input_scheme,
+        scheme=found.scheme,
+        input_scheme=found.input_scheme,
         tensors=tensors,
-        expected=_expected(scheme, input_scheme, tensors.get(Role.WEIGHT)) if scheme else {},
+        expected=found.expected,
         declared=bool(algo),
         checkpoint=checkpoint,
+        shape=found.shape,
     )
-
-
-def _expected(
-    scheme: Scheme, input_scheme: Scheme | None, weight: TensorInfo | None
-) -> Mapping[Role, TensorSpec]:
-    """What a layer of this scheme stores; scale shapes follow from the weight's."""
-    packed = frozenset({"U8"} if scheme.num_bits == 4 else {"F8_E4M3"})
-    grouped = scheme.strategy == "tensor_group"
-    block = frozenset({"F8_E4M3"} if grouped else {"F32"})
-    expected = {
-        Role.WEIGHT: (packed, None),
-        Role.WEIGHT_SCALE: (block, _scale_shapes(scheme, weight)),
-    }
-    if grouped:
-        expected[Role.WEIGHT_GLOBAL_SCALE] = (frozenset({"F32"}), SCALAR)
-    if input_scheme and (not input_scheme.dynamic or input_scheme.strategy == "tensor_group"):
-        expected[Role.INPUT_SCALE] = (frozenset({"F32"}), SCALAR)
-    return {
-        role: TensorSpec(dtypes, shapes, STORED_AS[role])
-        for role, (dtypes, shapes) in expected.items()
-    }
-
-
-def _scale_shapes(scheme: Scheme, weight: TensorInfo | None) -> tuple[tuple[int, ...], ...] | None:
-    if scheme.strategy == "tensor":
-        return SCALAR
-    if weight is None or len(weight.shape) != 2:
-        return None
-    rows, columns = weight.shape
-    if scheme.strategy == "channel":
-        return ((rows,), (rows, 1))
-    if scheme.block_structure:
-        down, across = (
-            -(-rows // scheme.block_structure[0]),
-            -(-columns // scheme.block_structure[1]),
-        )
-        return ((down, 1, across, 1), (down, across))
-    assert scheme.group_size, "a grouped scheme has a group size"
-    groups, rest = divmod(columns * 2, scheme.group_size)
-    # No shape is right where the group does not divide the row.
-    return () if rest else ((rows, groups),)

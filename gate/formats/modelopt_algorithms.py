@@ -3,14 +3,12 @@
 Source: https://github.com/NVIDIA/Model-Optimizer (`modelopt/torch/export/quant_utils.py`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Literal
 
-from gate.codes import E2M1_PAIRS, E4M3, decode_float, lookup
-from gate.quantization import QuantizedLayer, Role, Scheme
-
-Decoder = Callable[[QuantizedLayer, Any], Any]
+from gate.formats.modelopt_decoders import Decoder, nvfp4, per_block, per_channel, per_tensor
+from gate.quantization import Scheme
 
 
 @dataclass(frozen=True)
@@ -18,82 +16,100 @@ class Algorithm:
     """What one `quant_algo` stores.
 
     Attributes:
-        scheme: The weight's; None where the layout is not described yet.
-        input_scheme: The input's; None for weight-only.
         weight_bits: Width of a weight.
+        scheme: The weight's; None where the layout is not described.
+        input_scheme: The input's; None for weight-only.
+        weight: Dtype of the stored weight; U8 holds two weights of four bits.
+        scale: Dtypes of `weight_scale`.
+        packed_along: Features of which two share a byte, for four bits.
+        experts_grouped_along: Features that share a scale where one tensor, of shape (experts,
+            in_features, out_features), holds all experts; None where no exporter writes one.
+        smoothed: Whether inputs may be multiplied by a `pre_quant_scale`.
+        low_rank: Whether a product of two thin matrices may be added to the weight.
+        input_scale: Whether the input's scale is stored, never, always, or by some exporters.
         decode: None where there is no decoder yet.
     """
 
     weight_bits: int
     scheme: Scheme | None = None
     input_scheme: Scheme | None = None
+    weight: str = ""
+    scale: frozenset[str] = frozenset()
+    packed_along: Literal["in", "out"] = "in"
+    experts_grouped_along: Literal["in", "out"] | None = None
+    smoothed: bool = False
+    low_rank: bool = False
+    input_scale: Literal["never", "always", "maybe"] = "never"
     decode: Decoder | None = None
 
 
-def _per_tensor(layer: QuantizedLayer, xp: Any) -> Any:
-    return _codes(layer, xp) * _scale(layer, Role.WEIGHT_SCALE, xp).reshape(())
+_F32 = frozenset({"F32"})
+_E4M3 = frozenset({"F8_E4M3"})
+_E8M0 = frozenset({"U8", "F8_E8M0"})
 
+_FP8_TENSOR = Scheme(8, "float", "tensor")
+_FP8_BLOCKS = Scheme(8, "float", "block", block_structure=(128, 128))
+_MXFP8_GROUPS = Scheme(8, "float", "group", group_size=32)
+_NVFP4_GROUPS = Scheme(4, "float", "tensor_group", group_size=16)
+_MXFP4_GROUPS = Scheme(4, "float", "group", group_size=32)
+_INT4_GROUPS = Scheme(4, "int", "group", group_size=128)
+_INT8_CHANNELS = Scheme(8, "int", "channel")
 
-def _per_channel(layer: QuantizedLayer, xp: Any) -> Any:
-    return _codes(layer, xp) * _scale(layer, Role.WEIGHT_SCALE, xp).reshape((-1, 1))
-
-
-def _per_block(layer: QuantizedLayer, xp: Any) -> Any:
-    """Blocks at the lower and right edge may be partial."""
-    codes = _codes(layer, xp)
-    rows, columns = layer.scheme.block_structure  # type: ignore[union-attr, misc]
-    scale = _scale(layer, Role.WEIGHT_SCALE, xp)
-    scale = scale.reshape((-(-codes.shape[0] // rows), -(-codes.shape[1] // columns)))
-    row_block = xp.arange(codes.shape[0]) // rows
-    column_block = xp.arange(codes.shape[1]) // columns
-    return codes * scale[row_block][:, column_block]
-
-
-def _nvfp4(layer: QuantizedLayer, xp: Any) -> Any:
-    """Two-level scales: E4M3 per group times one float32 for the tensor."""
-    packed = layer.read(Role.WEIGHT)
-    scale = _scale(layer, Role.WEIGHT_SCALE, xp)
-    scale = scale * _scale(layer, Role.WEIGHT_GLOBAL_SCALE, xp).reshape(())
-    values = lookup(E2M1_PAIRS, packed, xp).reshape((*scale.shape, -1))
-    return (values * scale[..., None]).reshape((packed.shape[0], 2 * packed.shape[1]))
-
-
-def _codes(layer: QuantizedLayer, xp: Any) -> Any:
-    return lookup(E4M3, layer.read(Role.WEIGHT), xp)
-
-
-def _scale(layer: QuantizedLayer, role: Role, xp: Any) -> Any:
-    return decode_float(layer.read(role), layer.tensors[role].dtype, xp)
-
-
-_FP8 = Scheme(8, "float", "tensor")
-_FP8_PER_TOKEN = Scheme(8, "float", "token", dynamic=True)
-_NVFP4 = Scheme(4, "float", "tensor_group", group_size=16)
+_FP8 = Algorithm(8, _FP8_TENSOR, _FP8_TENSOR, "F8_E4M3", _F32, input_scale="always",
+                 decode=per_tensor)  # fmt: skip
+_FP8_PB = Algorithm(8, _FP8_BLOCKS, None, "F8_E4M3", _F32, decode=per_block)
+_NVFP4 = Algorithm(4, _NVFP4_GROUPS, replace(_NVFP4_GROUPS, dynamic=True), "U8", _E4M3,
+                   experts_grouped_along="in", input_scale="always", decode=nvfp4)  # fmt: skip
+_NVFP4_AWQ = replace(_NVFP4, smoothed=True, decode=None)
+_MXFP4 = Algorithm(4, _MXFP4_GROUPS, None, "U8", _E8M0, experts_grouped_along="out")
+_MXFP8_INPUT = replace(_MXFP8_GROUPS, dynamic=True)
+_AWQ = Algorithm(4, _INT4_GROUPS, None, "U8", _F32, packed_along="out", smoothed=True)
+_INT8 = Algorithm(8, _INT8_CHANNELS, None, "I8", _F32)
 
 ALGORITHMS: Mapping[str, Algorithm] = {
-    "FP8": Algorithm(8, _FP8, _FP8, _per_tensor),
+    "FP8": _FP8,
     "FP8_PER_CHANNEL_PER_TOKEN": Algorithm(
-        8, Scheme(8, "float", "channel"), _FP8_PER_TOKEN, _per_channel
+        8,
+        Scheme(8, "float", "channel"),
+        Scheme(8, "float", "token", dynamic=True),
+        "F8_E4M3",
+        _F32,
+        decode=per_channel,
     ),
-    "FP8_PB_WO": Algorithm(
-        8, Scheme(8, "float", "block", block_structure=(128, 128)), None, _per_block
-    ),
-    "NVFP4": Algorithm(4, _NVFP4, replace(_NVFP4, dynamic=True), _nvfp4),
-    "W4A16_NVFP4": Algorithm(4, _NVFP4, None, _nvfp4),
-    "FP8_PB_REAL": Algorithm(8),
+    "FP8_PB_WO": _FP8_PB,
+    "FP8_PB_REAL": replace(_FP8_PB, decode=None),
     "FP8_PB": Algorithm(8),
-    "NVFP4_AWQ": Algorithm(4),
-    "NVFP4_SVD": Algorithm(4),
-    "W4A8_NVFP4_FP8": Algorithm(4),
-    "W4A8_MXFP4_FP8": Algorithm(4),
-    "W4A8_MXFP4_MXFP8": Algorithm(4),
-    "W4A16_MXFP4": Algorithm(4),
-    "MXFP4": Algorithm(4),
-    "MXFP8": Algorithm(8),
-    "W4A16_AWQ": Algorithm(4),
-    "W4A8_AWQ": Algorithm(4),
-    "W8A16": Algorithm(8),
-    "W8A8_SQ_PER_CHANNEL": Algorithm(8),
+    "NVFP4": _NVFP4,
+    "W4A16_NVFP4": replace(_NVFP4, input_scheme=None, input_scale="never"),
+    "NVFP4_AWQ": _NVFP4_AWQ,
+    "NVFP4_SVD": replace(_NVFP4_AWQ, low_rank=True),
+    "W4A8_NVFP4_FP8": replace(
+        _NVFP4,
+        scheme=replace(_NVFP4_GROUPS, group_size=32),
+        input_scheme=_FP8_TENSOR,
+        experts_grouped_along="out",
+        decode=None,
+    ),
+    "MXFP4": _MXFP4,
+    "W4A16_MXFP4": _MXFP4,
+    "W4A8_MXFP4_FP8": replace(
+        _MXFP4, input_scheme=replace(_FP8_TENSOR, dynamic=True), input_scale="maybe"
+    ),
+    "W4A8_MXFP4_MXFP8": replace(_MXFP4, input_scheme=_MXFP8_INPUT),
+    "MXFP8": Algorithm(
+        8, _MXFP8_GROUPS, _MXFP8_INPUT, "F8_E4M3", _E8M0, experts_grouped_along="out"
+    ),
+    "W4A16_AWQ": _AWQ,
+    "W4A8_AWQ": replace(
+        _AWQ,
+        scheme=replace(_INT4_GROUPS, strategy="tensor_group"),
+        input_scheme=_FP8_TENSOR,
+        input_scale="always",
+    ),
+    "W8A16": _INT8,
+    "W8A8_SQ_PER_CHANNEL": replace(
+        _INT8, input_scheme=Scheme(8, "int", "tensor"), smoothed=True, input_scale="always"
+    ),
 }
 """By `quant_algo`, upper case. Source: ModelOpt 0.47 and TensorRT-LLM `QuantAlgo`."""
 

@@ -3,15 +3,13 @@
 Source: https://github.com/NVIDIA/Model-Optimizer (`modelopt/torch/export/convert_hf_config.py`).
 """
 
-import fnmatch
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from gate.quantization import Declaration
-
-MIXED = "MIXED_PRECISION"
+from gate.architecture import text_name
+from gate.patterns import Exclusions
+from gate.quantization import MIXED, Declaration
 
 ALGORITHM_NAMES = frozenset({
     "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "FP8_PB_REAL", "FP8_PB", "FP8_BLOCK_SCALES",
@@ -120,98 +118,46 @@ def _unknown(body: Mapping[str, Any], pointer: str) -> Iterator[tuple[str, str]]
             yield f"{pointer}/quantized_layers/{escaped}/quant_algo", algo
 
 
-MAX_NAME = 400
-"""Characters of a pattern, or of a module's name held against an expression; longer never match."""
-MAX_EXPRESSIONS = 1024
-"""Patterns beyond names and prefixes that are used: public checkpoints have at most five."""
+class Modules:
+    """What a declaration says of each module.
 
-DIGITS = r"(\\d|\[0-9\]|\[\^\\?\.\])\+"
-"""In an expression: a run of digits, or of anything up to the next dot."""
-WILD = r"(?<!\\)\.([*+])\??"
-"""In an expression: a run of anything."""
+    Multimodal models are spelled in two ways, which runtimes take for one another.
 
-
-class Exclusions:
-    """Which modules a list of exclusions names, themselves or by an ancestor.
-
-    Entries are glob patterns, `re:` entries regular expressions: the reading that accepts every
-    public checkpoint. The patterns are untrusted, so each takes time linear in the name's length,
-    and an expression for which that cannot be promised matches nothing.
-
-    Source: https://github.com/NVIDIA/TensorRT-LLM
-    (`QuantConfig.is_module_excluded_from_quantization`).
+    Source: https://github.com/vllm-project/vllm (`quantization/modelopt.py`).
     """
 
-    def __init__(self, patterns: Iterable[str]) -> None:
-        entries = [pattern for pattern in patterns if len(pattern) <= MAX_NAME]
-        expressions = [entry[3:] for entry in entries if entry.startswith("re:")]
-        globs = {entry for entry in entries if not entry.startswith("re:")}
-        # `experts.*` also stands for `experts` itself.
-        globs |= {glob[:-2] for glob in globs if glob.endswith(".*")}
-        self._exact = {glob for glob in globs if not re.search(r"[*?\[]", glob)}
-        self._prefixes = {
-            glob[:-1]
-            for glob in globs
-            if glob.endswith("*") and not re.search(r"[*?\[]", glob[:-1])
-        }
-        self._lengths = {len(prefix) for prefix in self._prefixes}
-        others = [glob for glob in globs - self._exact if glob[:-1] not in self._prefixes]
-        compiled = [_compiled(expression) for expression in expressions[:MAX_EXPRESSIONS]]
-        compiled += [
-            re.compile(fnmatch.translate(glob)) for glob in sorted(others)[:MAX_EXPRESSIONS]
-        ]
-        self._expressions = [expression for expression in compiled if expression]
-        # Experts by the thousand share their ancestors.
-        self._cached = lru_cache(maxsize=1 << 16)(self._matches)
+    def __init__(self, declared: Declaration) -> None:
+        patterns = declared.exclude_modules or ()
+        self._excluded = Exclusions(dict.fromkeys([*patterns, *map(text_name, patterns)]))
+        self._default = declared.quant_algo or "", declared.group_size
+        self._layers: dict[str, tuple[str, int | None]] | None = None
+        if self._default[0].upper() == MIXED:
+            entries = [
+                (name, (_string(entry.get("quant_algo")), _positive(entry.get("group_size"))))
+                for name, entry in (declared.quantized_layers or {}).items()
+            ]
+            self._layers = {text_name(name): entry for name, entry in entries} | dict(entries)
+        self._of_parent = lru_cache(maxsize=1 << 16)(self._listed)
 
-    def __contains__(self, module: str) -> bool:
-        parts = module.split(".")
-        return any(self._cached(".".join(parts[:end])) for end in range(len(parts), 0, -1))
+    def of(self, module: str) -> tuple[str, int | None]:
+        """Its algorithm, "" if it is to stay unquantized, and its group size."""
+        name = text_name(module)
+        if module in self._excluded or (name != module and name in self._excluded):
+            return "", None
+        if self._layers is None:
+            return self._default
+        found = self._layers.get(module) or self._layers.get(name)
+        return found or self._of_parent(name.rpartition(".")[0])
 
-    def _matches(self, name: str) -> bool:
-        if name in self._exact or any(name[:end] in self._prefixes for end in self._lengths):
-            return True
-        if len(name) > MAX_NAME:
-            return False
-        return any(expression.fullmatch(name) for expression in self._expressions)
-
-
-def _compiled(expression: str) -> re.Pattern[str] | None:
-    """`expression` so compiled that it cannot run away; None where it could.
-
-    The piece between two `.*` is matched where it first fits and never tried elsewhere: enough,
-    since the next `.*` makes up the difference. Within a piece only digits, or what stands
-    between two dots, may repeat, and few choices may be open.
-    """
-    expression = expression.removeprefix("^").removesuffix("$")
-    pieces = re.sub(WILD, "\0", expression).split("\0")
-    gaps = re.findall(WILD, expression)
-    if not all(_is_tame(piece) for piece in pieces):
-        return None
-    first, *rest = (re.sub(DIGITS, r"\1++", piece) for piece in pieces)
-    joined = f"(?:{first})"
-    for number, (gap, piece) in enumerate(zip(gaps, rest, strict=True), start=1):
-        last = number == len(gaps)
-        joined += f".{gap}(?:{piece})" if last else f"(?>.{gap}?(?:{piece}))"
-    try:
-        return re.compile(joined, re.DOTALL)
-    except (re.error, RecursionError, OverflowError):
-        return None
+    def _listed(self, module: str) -> tuple[str, int | None]:
+        """The entry of the module, or of the nearest above it."""
+        layers = self._layers or {}
+        while module:
+            if found := layers.get(module):
+                return found
+            module = module.rpartition(".")[0]
+        return "", None
 
 
-def _is_tame(piece: str) -> bool:
-    """Whether a piece of an expression stands for itself and repeats nothing at length."""
-    try:
-        re.compile(piece)
-    except (re.error, RecursionError, OverflowError):
-        return False
-    bare = re.sub(rf"{DIGITS}|\\.", "", piece)
-    outside = re.sub(r"\([^()]*\)", "", bare)
-    optional = bare.count("?") - bare.count("(?:")
-    return (
-        not re.search(r"[*+{]|\(\?(?!:)", bare)
-        and "|" not in outside
-        and bare.count("|") <= 128
-        and bare.count("(") <= 2
-        and optional <= 2
-    )
+def _string(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,12 +1,26 @@
-"""The forms in which a report is written, by the name that the user types."""
+"""The forms in which reports are written, by the name that the user types."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 from gate.records import Report
-from gate.reports import json, markdown, text
+from gate.reports import github, json, markdown, sarif, text
 
-REPORTS: dict[str, Callable[[Report], str]] = {
+
+class Render(Protocol):
+    """Writes the reports of one run, in the order in which the checkpoints were named."""
+
+    def __call__(self, *reports: Report) -> str:
+        """The whole output, ending in a line end unless it is empty."""
+        ...
+
+
+REPORTS: dict[str, Render] = {
     "text": text.render,
     "markdown": markdown.render,
     "json": json.render,
+    "sarif": sarif.render,
+    "github": github.render,
 }
+
+ONE_EACH = frozenset({"json"})
+"""Stored with one checkpoint a file, so that each can be read back."""

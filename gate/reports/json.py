@@ -3,6 +3,15 @@
 from gate.records import Report
 
 
-def render(report: Report) -> str:
-    """One JSON document with a `schema_version`; `records.read` reads it back."""
-    return report.model_dump_json(indent=1) + "\n"
+def render(*reports: Report) -> str:
+    """One JSON document with a `schema_version`, which `records.read` reads back.
+
+    Several are JSON Lines: one document a line.
+    """
+    indent = 1 if len(reports) == 1 else None
+    return "".join(_inert(report.model_dump_json(indent=indent)) + "\n" for report in reports)
+
+
+def _inert(document: str) -> str:
+    """The document without what a GitHub runner takes for a command when it is printed."""
+    return document.replace("##[", "#\\u0023[")

@@ -9,10 +9,11 @@ import html
 import re
 from collections.abc import Sequence
 
-from gate.records import CanaryAnswer, Comparison, EvalResult, Finding, LintResult, Report
-from gate.reports import wording
+from gate.records import CanaryAnswer, Comparison, EvalResult, Finding, Report
+from gate.reports import evidence, findings, wording
 from gate.reports.wording import plain
 
+MOST_REASONS = 50
 ICONS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
 
 # GitHub looks for mentions, issue numbers and addresses in the finished page, where a backslash
@@ -44,24 +45,32 @@ def code(text: str) -> str:
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
-def render(report: Report) -> str:
-    """The whole report: verdict, reason, what to do, then the figures."""
+def render(*reports: Report) -> str:
+    """Each report: verdict, reason, what to do, then the figures; of several, totals at the end."""
+    blocks = [block for report in reports for block in _report(report)]
+    if len(reports) > 1:
+        blocks.append(f"**{escape(findings.totals(reports))}**")
+    return "\n\n".join(blocks) + "\n" if blocks else ""
+
+
+def _report(report: Report) -> list[str]:
     verdict = report.verdict
-    name = f"{report.checkpoint}@{report.revision}" if report.revision else report.checkpoint
-    blocks = [f"## {ICONS[verdict.outcome]} {wording.verdict_word(report)}: {code(name)}"]
+    heading = f"{ICONS[verdict.outcome]} {wording.verdict_word(report)}"
+    blocks = [f"## {heading}: {code(wording.name(report))}"]
     blocks += [f"**{escape(reason)}**" for reason in verdict.reasons[:1]]
     if verdict.fix:
         blocks.append(f"Fix: {escape(verdict.fix)}")
-    others = verdict.reasons[1 : wording.MAX_FINDINGS]
+    # The reasons of lint are its findings.
+    others = verdict.reasons[1:MOST_REASONS] if verdict.stage != "lint" else ()
     if others:
         blocks.append("\n".join(f"- {escape(reason)}" for reason in others))
     if verdict.comparisons:
         blocks += _metrics(verdict.comparisons)
     blocks += _canary(verdict.canary)
-    blocks += _lint(report.lint)
-    facts = [f"- {name}: {escape(sentence)}" for name, sentence in wording.facts(report)]
-    blocks.append("\n".join([*facts, f"- Repeat: {code(report.command)}"]))
-    return "\n\n".join(blocks) + "\n"
+    blocks += _lint(report)
+    known = [*evidence.facts(report.lint), *wording.facts(report)]
+    facts = [f"- {name}: {escape(sentence)}" for name, sentence in known]
+    return [*blocks, "\n".join([*facts, f"- Repeat: {code(report.command)}"])]
 
 
 def variants(
@@ -125,34 +134,38 @@ def _answer(text: str) -> str:
     return html.escape(text).replace("\n", "&#10;")
 
 
-def _lint(lint: LintResult) -> list[str]:
-    blocks = [f"### Lint: {wording.lint_summary(lint)}"]
-    rows = [_finding(finding) for finding in wording.findings(lint)]
+def _lint(report: Report) -> list[str]:
+    lint = report.lint
+    blocks = [f"### Lint: {findings.summary(lint)}"]
+    rows = [_finding(report, finding) for finding in findings.listed(lint)]
     if rows:
         blocks.append(_left_table(["severity", "rule", "finding", "fix"], rows))
-    more = wording.more_findings(lint)
+    more = findings.more(lint)
     if more:
         blocks.append(more)
+    layers = [[code(name), *map(escape, cells)] for name, *cells in evidence.layer_rows(lint)]
+    if layers:
+        blocks.append(_table(evidence.LAYER_COLUMNS, layers))
     aside = [
         f"- ignored {code(f.rule)}: {escape(f.message)} (because: {escape(f.ignored or '')})"
-        for f in wording.ignored(lint)
+        for f in findings.ignored(lint)
     ]
-    aside += [f"- skipped {code(s.rule)}: {escape(s.reason)}" for s in lint.skipped]
+    aside += [f"- skipped, {escape(sentence)}" for sentence in findings.skipped(lint)]
     if aside:
         blocks.append(
-            f"<details><summary>{wording.count(len(aside), 'rule or finding')} set aside"
-            "</summary>\n\n" + "\n".join(aside) + "\n\n</details>"
+            "<details><summary>What was ignored or skipped</summary>\n\n"
+            + "\n".join(aside)
+            + "\n\n</details>"
         )
     return blocks
 
 
-def _finding(finding: Finding) -> list[str]:
-    place = wording.finding_place(finding)
-    where = f" ({code(place)})" if place else ""
+def _finding(report: Report, finding: Finding) -> list[str]:
+    places = [findings.path(report, finding), *findings.details(finding)]
     return [
         finding.severity,
         code(finding.rule),
-        f"{escape(finding.message)}{where}",
+        f"{escape(finding.message)}<br>{'<br>'.join(map(code, places))}",
         escape(finding.fix),
     ]
 

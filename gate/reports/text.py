@@ -12,40 +12,49 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gate.records import CanaryAnswer, Comparison, EvalResult, LintResult, Report
-from gate.reports import wording
+from gate.records import CanaryAnswer, Comparison, EvalResult, Finding, Report
+from gate.reports import evidence, findings, wording
 from gate.reports.wording import plain
 
 VERDICT_STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
+MOST_REASONS = 50
 SEVERITY_STYLE = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
-def render(report: Report, *, color: bool = False, width: int = 100) -> str:
-    """The whole report: verdict, reason, what to do, then the figures.
+def render(*reports: Report, color: bool = False, width: int = 100) -> str:
+    """Each report: verdict, reason, what to do, then the figures; of several, totals at the end.
 
     Args:
+        reports: Of one run.
         color: Whether to write terminal colours.
         width: Columns of the terminal.
     """
+    parts: list[RenderableType] = []
+    for report in reports:
+        parts += [*([Text()] if parts else []), *_report(report)]
+    if len(reports) > 1:
+        parts += [Text(), Text(findings.totals(reports), style="bold")]
+    return rendered(Group(*parts), color, width) if parts else ""
+
+
+def _report(report: Report) -> list[RenderableType]:
     verdict = report.verdict
     head = Text(wording.verdict_word(report), style=VERDICT_STYLE[verdict.outcome])
-    head.append(f"  {plain(report.checkpoint)}", style="bold")
-    if report.revision:
-        head.append(f"@{plain(report.revision)}")
+    head.append(f"  {plain(wording.name(report))}", style="bold")
     parts: list[RenderableType] = [head]
     parts += [Text(plain(reason)) for reason in verdict.reasons[:1]]
     if verdict.fix:
         parts.append(Text(f"Fix: {plain(verdict.fix)}"))
-    parts += [
-        Text(f"Also: {plain(reason)}") for reason in verdict.reasons[1 : wording.MAX_FINDINGS]
-    ]
+    if verdict.stage != "lint":  # those of lint are its findings
+        parts += [Text(f"Also: {plain(reason)}") for reason in verdict.reasons[1:MOST_REASONS]]
     if verdict.comparisons:
         parts.append(_metrics(verdict.comparisons))
         parts += _budgets(verdict.comparisons)
     parts += _canary(verdict.canary)
-    parts += _lint(report.lint)
-    parts += [Text(), _facts([*wording.facts(report), ("Repeat", report.command)])]
-    return _rendered(Group(*parts), color, width)
+    parts += [*_lint(report), *_layers(report)]
+    facts = [("Lint", findings.summary(report.lint)), *evidence.facts(report.lint)]
+    parts += [Text(), _facts([*facts, *wording.facts(report), ("Repeat", report.command)])]
+    return parts
 
 
 def result(stored: EvalResult, path: Path, *, color: bool = False, width: int = 100) -> str:
@@ -62,7 +71,7 @@ def result(stored: EvalResult, path: Path, *, color: bool = False, width: int = 
         table.add_row(plain(f"perplexity · {found.name}"), f"{found.value:.2f}", "", windows)
     facts = [("Size", wording.size_sentence(stored.size)), ("Run", wording.run_sentence(stored))]
     facts.append(("Took", wording.duration(stored.duration_s)))
-    return _rendered(Group(head, table, _facts(facts)), color, width)
+    return rendered(Group(head, table, _facts(facts)), color, width)
 
 
 def variants(
@@ -78,7 +87,7 @@ def variants(
         rows: Name, result and comparisons of each variant.
     """
     header, cells = wording.variant_table(baseline, rows)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = headed_table()
     for index, name in enumerate(header):
         # Metrics have long names: one part a line keeps a column as narrow as its figures.
         parts = re.sub(r"([_/])| ", r"\1\n", plain(name))
@@ -87,7 +96,7 @@ def variants(
         table.add_column(Text(parts), justify=justify, no_wrap=not first, overflow="fold")
     for row in cells:
         table.add_row(*(_styled_lines(cell) for cell in row))
-    return _rendered(table, color, width)
+    return rendered(table, color, width)
 
 
 def _styled_lines(cell: str) -> Text:
@@ -96,7 +105,8 @@ def _styled_lines(cell: str) -> Text:
     return _styled(value) if not retained else Text(f"{value}\n({retained}")
 
 
-def _rendered(content: RenderableType, color: bool, width: int) -> str:
+def rendered(content: RenderableType, color: bool, width: int) -> str:
+    """What a terminal shows, without trailing spaces."""
     out = io.StringIO()
     console = Console(
         file=out,
@@ -108,11 +118,22 @@ def _rendered(content: RenderableType, color: bool, width: int) -> str:
         legacy_windows=False,
     )
     console.print(content)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+    return "\n".join(_inert(line.rstrip()) for line in out.getvalue().splitlines()) + "\n"
+
+
+def _inert(line: str) -> str:
+    """A line that a GitHub runner does not take for a workflow command."""
+    line = line.replace("##[", "## [")
+    return re.sub(r"^(\s*(?:\x1b\[[0-9;]*m)*):(?=:)", r"\1: ", line)
+
+
+def headed_table() -> Table:
+    """A table with a bold header and one line below it."""
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
 
 
 def _table(header: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = headed_table()
     for index, name in enumerate(header):
         last = name == "outcome"
         table.add_column(
@@ -160,7 +181,7 @@ def _canary(answers: Sequence[CanaryAnswer]) -> list[RenderableType]:
     for answer in answers[: wording.MAX_CANARY]:
         title = f"{answer.task} document {answer.doc_id}: {answer.defect}"
         parts += [Text(), Text(plain(title), style="bold"), Text(f"Prompt: {plain(answer.prompt)}")]
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        table = headed_table()
         table.add_column("baseline", ratio=1, overflow="fold")
         table.add_column("candidate", ratio=1, overflow="fold")
         table.add_row(
@@ -176,26 +197,47 @@ def _canary(answers: Sequence[CanaryAnswer]) -> list[RenderableType]:
     return parts
 
 
-def _lint(lint: LintResult) -> list[RenderableType]:
+def _lint(report: Report) -> list[RenderableType]:
+    """Findings as linters print them, the fix once below those that share it."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for finding in wording.findings(lint):
-        line = Text.assemble((plain(finding.rule), "bold"), f": {plain(finding.message)}")
-        place = wording.finding_place(finding)
-        if place:
-            line.append(f"\n{plain(place)}", style="dim")
-        line.append(f"\nFix: {plain(finding.fix)}")
-        grid.add_row(Text(f"  {finding.severity}", SEVERITY_STYLE[finding.severity]), line)
-    more = wording.more_findings(lint)
+    for group in findings.grouped(report.lint):
+        severity = group[0].severity
+        for finding in group:
+            grid.add_row(Text(severity, SEVERITY_STYLE[severity]), _finding(report, finding))
+        grid.add_row("", Text(f"fix: {plain(group[0].fix)}"))
+    more = findings.more(report.lint)
     if more:
         grid.add_row("", more)
-    for finding in wording.ignored(lint):
-        why = f"{finding.rule}: {finding.message} (because: {finding.ignored})"
-        grid.add_row("  ignored", Text(plain(why)))
-    for skipped in lint.skipped:
-        grid.add_row("  skipped", Text(plain(f"{skipped.rule}: {skipped.reason}")))
-    return [Text(), Text.assemble(("Lint", "bold"), f"  {wording.lint_summary(lint)}"), grid]
+    for finding in findings.ignored(report.lint):
+        why = Text(f"because: {plain(finding.ignored or '')}")
+        grid.add_row("ignored", Text("\n").join([_finding(report, finding), why]))
+    for sentence in findings.skipped(report.lint):
+        grid.add_row("skipped", Text(plain(sentence)))
+    return [Text(), grid] if grid.row_count else []
+
+
+def _layers(report: Report) -> list[RenderableType]:
+    """The layers that are farthest from the reference."""
+    rows = evidence.layer_rows(report.lint)
+    table = _table(evidence.LAYER_COLUMNS)
+    for row in rows:
+        table.add_row(*(Text(plain(cell)) for cell in row))
+    return [table] if rows else []
+
+
+def _finding(report: Report, finding: Finding) -> Text:
+    """File, rule and message; where in the file."""
+    line = Text.assemble(
+        plain(findings.path(report, finding)),
+        ": ",
+        (plain(finding.rule), "bold"),
+        f": {plain(finding.message)}",
+    )
+    for detail in findings.details(finding):
+        line.append(f"\n{plain(detail)}", style="dim")
+    return line
 
 
 def _facts(facts: Sequence[tuple[str, str]]) -> Table:

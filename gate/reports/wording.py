@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from gate.records import Comparison, EvalResult, Finding, LintResult, Report, Size
+from gate.records import Comparison, EvalResult, Report, Size
 
 VERDICTS = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE"}
 
@@ -17,11 +17,6 @@ METRIC_COLUMNS = (
     "limit",
     "outcome",
 )
-
-SEVERITIES = ("error", "warning", "note")
-
-MAX_FINDINGS = 50
-"""Of each severity: a checkpoint can have one for each of its 100,000 tensors."""
 
 MAX_MESSAGE_CHARS = 600
 MAX_ANSWER_CHARS = 1500
@@ -56,6 +51,16 @@ def plain(text: str, *, lines: bool = False, limit: int = MAX_MESSAGE_CHARS) -> 
 def verdict_word(report: Report) -> str:
     """PASS, FAIL or INCONCLUSIVE."""
     return VERDICTS[report.verdict.outcome]
+
+
+def name(report: Report) -> str:
+    """What the user named, with the revision and the files to which the look was limited."""
+    named = f"{report.checkpoint}@{report.revision}" if report.revision else report.checkpoint
+    if len(report.files) == 1:
+        return f"{named}/{report.files[0]}"
+    if report.files:
+        return f"{named} ({', '.join(report.files[:3])}{', …' if len(report.files) > 3 else ''})"
+    return named
 
 
 def metric_cells(comparison: Comparison) -> tuple[str, ...]:
@@ -116,56 +121,27 @@ def borderline_sentence(comparisons: Sequence[Comparison]) -> str | None:
     )
 
 
-def findings(lint: LintResult) -> list[Finding]:
-    """What is listed: by severity, errors first, the ignored apart (`ignored`)."""
-    return [
-        finding
-        for severity in SEVERITIES
-        for finding in [f for f in lint.findings if f.severity == severity and f.ignored is None][
-            :MAX_FINDINGS
-        ]
-    ]
-
-
-def ignored(lint: LintResult) -> list[Finding]:
-    """Findings that the settings ignore."""
-    return [f for f in lint.findings if f.ignored is not None][:MAX_FINDINGS]
-
-
-def lint_summary(lint: LintResult) -> str:
-    """For example: "1 error, 2 warnings; 1 ignored; 20 rules ran, 3 were skipped"."""
-    counts = [
-        count(sum(f.severity == s and f.ignored is None for f in lint.findings), s)
-        for s in SEVERITIES
-    ]
-    found = ", ".join(text for text in counts if not text.startswith("0 ")) or "no findings"
-    set_aside = sum(f.ignored is not None for f in lint.findings)
-    parts = [found, f"{set_aside} ignored" if set_aside else ""]
-    ran = f"{count(len(lint.rules_run), 'rule')} ran"
-    skipped = f"{len(lint.skipped)} skipped" if lint.skipped else ""
-    return "; ".join(part for part in (*parts, ", ".join(p for p in (ran, skipped) if p)) if part)
-
-
-def more_findings(lint: LintResult) -> str | None:
-    """How many findings are not listed."""
-    left = len(lint.findings) - len(findings(lint)) - len(ignored(lint))
-    return f"and {left:,} more; the JSON report has them all" if left else None
-
-
-def finding_place(finding: Finding) -> str:
-    """Where a finding lies: tensor, file, pointer."""
-    file = f"{finding.file or ''}{f'#{finding.pointer}' if finding.pointer else ''}"
-    return ", ".join(part for part in (finding.tensor, file) if part)
-
-
 def size_sentence(size: Size) -> str:
-    """Megabytes, bits per weight, compression."""
-    parts = [megabytes(size.stored_bytes), f"{size.bits_per_weight:.2f} bits per weight"]
+    """Megabytes, parameters, bits per weight, compression."""
+    logical = large(size.parameters)
+    stored = large(size.stored_elements or size.parameters)
+    parts = [megabytes(size.stored_bytes), f"{logical} parameters"]
+    if stored != logical:
+        parts[-1] += f" in {stored} stored elements"
+    parts.append(f"{size.bits_per_weight:.2f} bits per weight")
     if size.linear_bits_per_weight is not None:
         parts[-1] += f" ({size.linear_bits_per_weight:.2f} in quantized layers)"
     if size.compression is not None:
         parts.append(f"{size.compression:.2f} times smaller than the reference")
     return ", ".join(parts)
+
+
+def large(number: int) -> str:
+    """With two decimals, for example: "8.03 B", "134.51 M"."""
+    for unit, name in ((10**9, "B"), (10**6, "M")):
+        if number >= unit:
+            return f"{number / unit:,.2f} {name}"
+    return f"{number:,}"
 
 
 def megabytes(stored_bytes: int) -> str:

@@ -8,7 +8,7 @@ class ConfigJsonUnreadable(OpeningRule):
 
     Flags:
         config.json is absent, is no JSON object, is larger than 64 MB, or is a link that leads
-        out of the checkpoint.
+        out of the checkpoint. GGUF files need none: they carry their own configuration.
     Why:
         Every runtime takes the architecture from it.
     Repair:

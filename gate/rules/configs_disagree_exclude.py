@@ -23,7 +23,7 @@ class ConfigsDisagreeExclude(Rule):
 
     def check_checkpoint(self, evidence: Evidence) -> Iterator[Finding]:
         """One finding for all entries."""
-        declared = evidence.form.declarations(evidence.checkpoint) if evidence.form else ()
+        declared = evidence.declarations
         for other in declared[1:]:
             one = declared[0]
             if not (_is_comparable(one) and _is_comparable(other)):

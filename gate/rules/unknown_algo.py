@@ -11,7 +11,9 @@ class UnknownAlgo(Rule):
 
     Flags:
         A name in quant_algo, of the checkpoint or of one layer, or of the KV cache, that neither
-        ModelOpt nor TensorRT-LLM knows; case does not matter.
+        ModelOpt nor TensorRT-LLM knows; case does not matter. In other formats' declarations, a
+        name that no version of the format has, such as a compressed-tensors strategy or a type of
+        quanto's.
     Why:
         Runtimes refuse it, or fall back to another algorithm.
     Repair:
@@ -22,11 +24,11 @@ class UnknownAlgo(Rule):
 
     def check_checkpoint(self, evidence: Evidence) -> Iterator[Finding]:
         """One finding a name."""
-        for declared in evidence.form.declarations(evidence.checkpoint) if evidence.form else ():
+        for declared in evidence.declarations:
             for pointer, name in declared.unknown.items():
                 yield self.finding(
                     f"{declared.file} declares {name!r} at {pointer}, which is no known algorithm",
-                    "Write the algorithm's name as ModelOpt does, for example FP8 or NVFP4.",
+                    "Correct the spelling; the weights' dtypes show what was meant.",
                     file=declared.file,
                     pointer=pointer,
                 )

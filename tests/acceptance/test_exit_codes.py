@@ -182,7 +182,7 @@ def test_1_a_defect_of_the_checkpoint_is_a_finding(
 def test_1_an_unknown_algorithm_is_a_finding_and_a_known_one_without_decoder_is_3(
     tmp_path: Path,
 ) -> None:
-    for algo, code, words in (("FP9", 1, "unknown-algo"), ("W4A8_AWQ", 3, "W4A8_AWQ")):
+    for algo, code, words in (("FP9", 1, "unknown-algo"), ("FP8_PB", 3, "FP8_PB")):
         path = build(tmp_path / algo, "FP8")
         for name in ("config.json", "hf_quant_config.json"):
             file = path / name
@@ -259,7 +259,7 @@ def test_a_folder_of_checkpoints_is_linted_whole_and_not_judged_as_one(tmp_path:
     build(tmp_path / "all" / "FP8", "FP8")
     build(tmp_path / "all" / "NVFP4", "NVFP4")
     text = said(gate(tmp_path, "lint", "all"), 0)
-    assert text.count("PASS") == 2
+    assert text.count("PASS  all/") == 2
     assert "holds 2 checkpoints" in said(gate(tmp_path, "check", "all"), 3)
 
 

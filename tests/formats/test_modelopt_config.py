@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gate.formats.modelopt_algorithms import ALGORITHMS
-from gate.formats.modelopt_config import ALGORITHM_NAMES, Exclusions
+from gate.formats.modelopt_config import ALGORITHM_NAMES
+from gate.patterns import Exclusions
 
 Q = "model.layers.12.self_attn.q_proj"
 

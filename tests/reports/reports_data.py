@@ -9,12 +9,18 @@ from gate.records import (
     BaselineInfo,
     CanaryAnswer,
     EvalResult,
+    Execution,
     Finding,
+    Fit,
+    LayerError,
     LintResult,
+    MemoryNeed,
+    ReferenceResult,
     Report,
     RoundingFloor,
     RuleInfo,
     Skipped,
+    Target,
 )
 from gate.settings import PerplexityMetric, PerplexityText, Settings, TaskMetric
 
@@ -27,7 +33,8 @@ SETTINGS = Settings(
     )
 )
 RULES = tuple(
-    RuleInfo(id=name, severity="error", summary=name) for name in ("missing-scale", "scale-zero")
+    RuleInfo(id=name, severity="error", summary=name, manual=f"{name}.\n\n**Why.** It matters.")
+    for name in ("missing-scale", "scale-zero")
 )
 
 
@@ -88,12 +95,16 @@ def make(name: str, candidate: EvalResult | None, lint: LintResult, canary=()) -
 
 
 def linted(algorithm: str, *findings: Finding) -> LintResult:
+    names = ("other-base", "weights-unlike-reference", "tokenizer-differs", "dtype-differs")
     return LintResult(
         format="modelopt",
         algorithms=(algorithm,),
         findings=findings,
         rules_run=RULES,
-        skipped=(Skipped(rule="weight-drift", reason="no reference is named"),),
+        skipped=(
+            *(Skipped(rule=name, reason="no reference was named") for name in names),
+            Skipped(rule="split-incomplete", reason="only the named files were judged"),
+        ),
     )
 
 
@@ -129,10 +140,52 @@ CANARY = CanaryAnswer(
     candidate="rain rain rain rain rain rain rain rain rain rain rain rain rain rain rain",
 )
 
+MORE = ERROR.model_copy(
+    update={
+        "message": "k_proj is FP8 and has no weight_scale",
+        "tensor": "model.layers.0.self_attn.k_proj.weight",
+    }
+)
+REST = ERROR.model_copy(
+    update={
+        "message": "501 more findings of this kind", "tensor": None, "file": None, "count": 501,
+    }
+)  # fmt: skip
+COMPARED = ReferenceResult(
+    source="models/original",
+    layers=(
+        LayerError(layer="model.layers.0.mlp.down_proj", algo="FP8", relative_rms=0.41, cosine=0.9),
+        LayerError(layer="model.layers.1.mlp.up_proj", algo="FP8", relative_rms=0.02, cosine=0.999),
+    ),
+    equal_tensors=61,
+    changed_tensors=("model.norm.weight",),
+    skipped=("2 layers: AWQ has no decoder yet",),
+)
+FITTED = Fit(
+    target=Target(runtime="vllm", gpu="h100", tensor_parallel=2, context=4096),
+    runtime="vLLM 0.32",
+    device="NVIDIA H100",
+    executions=(
+        Execution(algorithm="FP8", layers=210, path="native FP8", reason="The GPU computes FP8."),
+    ),
+    memory=MemoryNeed(
+        weights=82_000_000_000,
+        kv_cache=400_000_000,
+        kv_cache_exact=False,
+        workspace=2_700_000_000,
+        available=80_000_000_000,
+        notes=("Vision layers are not counted.",),
+    ),
+)
+COMPLETE = linted("FP8", WARNING).model_copy(
+    update={"reference": COMPARED, "fit": FITTED, "skipped": ()}
+)
+
 REPORTS = {
+    "reference": make("models/fp8", None, COMPLETE),
     "pass": make("models/fp8", FP8, linted("FP8")),
     "fail": make("models/nvfp4", NVFP4, linted("NVFP4", WARNING, NOTE)),
-    "lint": make("models/broken", None, linted("FP8", WARNING, ERROR, NOTE)),
+    "lint": make("models/broken", None, linted("FP8", WARNING, ERROR, MORE, REST, NOTE)),
     "canary": make("models/nvfp4", NVFP4, linted("NVFP4"), (CANARY,)),
 }
 

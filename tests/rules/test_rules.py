@@ -27,6 +27,13 @@ def written(name: str, content: str) -> Callable[[Path], object]:
     return lambda path: (path / name).write_text(content)
 
 
+def kv_scaled(tensor: checkpoints.Tensor) -> Callable[[Path], None]:
+    """Scales of the KV cache in both layers."""
+    attention = [f"model.layers.{layer}.self_attn" for layer in range(2)]
+    names = [f"{parent}.{kind}_proj.{kind}_scale" for parent in attention for kind in "kv"]
+    return lambda path: edit_tensors(path, lambda t: t.update(dict.fromkeys(names, tensor)))
+
+
 def truncated(path: Path) -> None:
     file = path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -115,14 +122,6 @@ DEFECTS: list[tuple[str, dict[str, object], Callable[[Path], object], str]] = [
         ),
         "/quantization_config/quant_method",
     ),
-    (
-        "quant-config-schema",
-        {"algo": "MIXED_PRECISION"},
-        lambda p: edit_json(
-            p, "config.json", lambda v: v["quantization_config"].pop("quantized_layers")
-        ),
-        "quantized_layers",
-    ),
     ("quantized-but-undeclared", {"algo": "NVFP4"}, undeclared, "U8"),
     ("quantized-but-undeclared", {"algo": "FP8"}, undeclared, "F8_E4M3"),
     (
@@ -152,7 +151,7 @@ DEFECTS: list[tuple[str, dict[str, object], Callable[[Path], object], str]] = [
         "FP8 against NVFP4",
     ),
     (
-        "configs-disagree-algo",
+        "configs-disagree-group-size",
         {"algo": "NVFP4"},
         lambda p: edit_json(
             p, "hf_quant_config.json", lambda v: v["quantization"].update(group_size=32)
@@ -160,7 +159,7 @@ DEFECTS: list[tuple[str, dict[str, object], Callable[[Path], object], str]] = [
         "group size 16 against 32",
     ),
     (
-        "configs-disagree-algo",
+        "configs-disagree-layers",
         {"algo": "MIXED_PRECISION"},
         lambda p: edit_json(
             p, "hf_quant_config.json", lambda v: v["quantization"]["quantized_layers"].pop(Q)
@@ -200,14 +199,14 @@ DEFECTS: list[tuple[str, dict[str, object], Callable[[Path], object], str]] = [
     ("weight-dtype", {"algo": "FP8"}, replaced(f"{Q}.weight", checkpoints.bf16((64, 64))), "BF16"),
     ("missing-scale", {"algo": "NVFP4"}, removed(f"{Q}.weight_scale_2"), "weight_scale_2"),
     ("missing-scale", {"algo": "FP8"}, removed(f"{Q}.input_scale"), "input_scale"),
-    ("missing-scale", {"algo": "FP8"}, removed(f"{Q}.weight"), "no weight"),
+    ("orphan-scale", {"algo": "FP8"}, removed(f"{Q}.weight"), "is not stored"),
     (
         "missing-scale",
         {"algo": "NVFP4", "experts": 4},
         removed("model.layers.1.mlp.experts.3.up_proj.input_scale"),
         "experts.3.up_proj",
     ),
-    ("scale-shape", {}, replaced(f"{Q}.weight_scale", checkpoints.f32((64,))), "[64]"),
+    ("scalar-scale-shape", {}, replaced(f"{Q}.weight_scale", checkpoints.f32((64,))), "[64]"),
     (
         "scale-shape",
         {"algo": "NVFP4"},
@@ -217,17 +216,17 @@ DEFECTS: list[tuple[str, dict[str, object], Callable[[Path], object], str]] = [
     (
         "scale-shape",
         {"algo": "NVFP4"},
-        replaced(f"{Q}.weight_scale_2", ("BF16", (), b"\0\x3f")),
+        replaced("model.layers.1.self_attn.o_proj.weight_scale_2", ("BF16", (), b"\x37\x3b")),
         "BF16",
     ),
     (
-        "scale-shape",
-        {"algo": "NVFP4"},
+        "group-does-not-divide",
+        {"algo": "W4A16_NVFP4"},
         lambda p: [
-            replaced(f"{Q}.weight", ("U8", (64, 20), bytes(1280)))(p),
-            replaced(f"{Q}.weight_scale", checkpoints.fp8((64, 2)))(p),
+            edit_declarations(p, lambda d: d.update(group_size=48)),
+            edit_json(p, "config.json", lambda c: c["quantization_config"].pop("config_groups")),
         ],
-        "not any that fits",
+        "groups of 48",
     ),
     ("scale-not-finite", {"algo": "NVFP4"}, block_scale(0x7F), "1 of 512"),
     ("scale-not-finite", {"algo": "NVFP4"}, block_scale(0xFF), "1 of 512"),
@@ -240,7 +239,7 @@ DEFECTS: list[tuple[str, dict[str, object], Callable[[Path], object], str]] = [
     (
         "scale-not-finite",
         {},
-        replaced("model.layers.0.self_attn.k_proj.k_scale", checkpoints.f32((), float("nan"))),
+        kv_scaled(checkpoints.f32((), float("nan"))),
         "k_scale",
     ),
     ("scale-zero", {"algo": "NVFP4"}, block_scale(0), "1 of 512"),
@@ -249,7 +248,7 @@ DEFECTS: list[tuple[str, dict[str, object], Callable[[Path], object], str]] = [
     (
         "scale-zero",
         {},
-        replaced("model.layers.0.self_attn.v_proj.v_scale", checkpoints.f32((), 0.0)),
+        kv_scaled(checkpoints.f32((), 0.0)),
         "v_scale",
     ),
 ]
@@ -278,8 +277,10 @@ def test_flags_the_defect_and_nothing_else(
     )
 
 
-def test_every_rule_has_a_defect() -> None:
-    assert {rule for rule, *_ in DEFECTS} == {rule.id for rule in RULES}
+def test_every_rule_is_tested() -> None:
+    tests = Path(__file__).parents[1].rglob("test_*.py")
+    text = "".join(path.read_text() for path in tests)
+    assert [rule.id for rule in RULES if f'"{rule.id}"' not in text] == []
 
 
 @pytest.mark.parametrize(
@@ -300,15 +301,18 @@ def test_every_rule_has_a_defect() -> None:
 )
 def test_silent_on_sound_checkpoints(tmp_path: Path, built: dict[str, object]) -> None:
     result = judge(checkpoints.build(tmp_path, **built))
-    assert result.findings == ()
-    ran = {rule.id for rule in result.rules_run}
+    # Blocks of 128 cannot be whole in so small a model.
+    assert {finding.rule for finding in result.findings} <= {"partial-block"}
+    assert result.errors == ()
+    asked = {rule.id for rule in RULES if rule.needs not in {"reference", "target"}}
+    skipped = {skipped.rule for skipped in result.skipped} & asked
     if built["algo"]:
         assert result.format == "modelopt"
-        assert result.skipped == ()
-        assert ran == {rule.id for rule in RULES}
+        assert skipped == set()
     else:
         assert result.format is None
-        assert ran | {skipped.rule for skipped in result.skipped} == {rule.id for rule in RULES}
+    about = {rule.id for rule in RULES if not rule.formats or result.format in rule.formats}
+    assert {rule.id for rule in result.rules_run} == about & asked - skipped
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp8", "nvfp4"])

@@ -1,0 +1,28 @@
+"""The command line: parse, call, print, exit. No verb holds logic."""
+
+import click
+
+from gate import __version__
+from gate.cli.evaluation import check, compare, demo, doctor, evaluate
+from gate.cli.static import explain, lint, list_tables
+
+EXIT_CODES = """
+\b
+Exit codes:
+  0   PASS
+  1   FAIL: judged, and not good enough
+  2   command line or settings wrong
+  3   could not judge
+  4   INCONCLUSIVE, only where the settings ask for it
+  130 interrupted
+"""
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="quant-gate")
+def cli() -> None:
+    """The quality gate for quantized LLM checkpoints."""
+
+
+for command in (lint, check, evaluate, compare, explain, list_tables, doctor, demo):
+    cli.add_command(command)

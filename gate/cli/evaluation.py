@@ -1,0 +1,149 @@
+"""The commands that run a model, or look at what running one gave."""
+
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gate import terminal
+from gate.cli import output as out
+from gate.cli.options import BATCH, REMOTE_CODE, REPORT, SETTINGS, request
+from gate.errors import ExitCode
+
+
+class _Limit(click.ParamType[Decimal]):
+    """A decimal, kept as it is written."""
+
+    name = "decimal"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Decimal:
+        try:
+            return Decimal(value)
+        except InvalidOperation:
+            self.fail(f"{value!r} is not a number", param, ctx)
+
+
+@click.command()
+@click.argument("checkpoint")
+@SETTINGS
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), help="The stored result to compare with."
+)
+@click.option("--threshold", type=_Limit(), help="Replaces min_retention of every gating metric.")
+@click.option("--full", is_flag=True, help="Measure everything even when the verdict is settled.")
+@REPORT
+@BATCH
+@REMOTE_CODE
+def check(
+    checkpoint: str,
+    settings: Path | None,
+    baseline: Path | None,
+    threshold: Decimal | None,
+    full: bool,
+    reports: tuple[str, ...],
+    batch_size: int | None,
+    trust_remote_code: bool,
+) -> int:
+    """Judge a checkpoint: static rules, perplexity, canary, tasks, verdict."""
+    from gate import check as gate
+
+    outputs = out.parse(reports)
+    asked = request(
+        checkpoint,
+        settings,
+        threshold=threshold,
+        baseline=baseline,
+        full=full,
+        batch_size=batch_size,
+        trust_remote_code=trust_remote_code,
+        store=lambda report: out.write([report], outputs),
+    )
+    report = gate.check(asked)
+    out.show([report])
+    return out.worst([report])
+
+
+@click.command(name="eval")
+@click.argument("checkpoint")
+@SETTINGS
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Where the result is stored.",
+)
+@BATCH
+@REMOTE_CODE
+def evaluate(
+    checkpoint: str,
+    settings: Path | None,
+    output: Path,
+    batch_size: int | None,
+    trust_remote_code: bool,
+) -> int:
+    """Measure a checkpoint and store the result, for example as a baseline."""
+    from gate import check, records
+    from gate.reports import text
+
+    asked = request(
+        checkpoint,
+        settings,
+        batch_size=batch_size,
+        trust_remote_code=trust_remote_code,
+        store=lambda result: records.write(output, result),
+    )
+    result = check.measure(asked)
+    terminal.say(text.result(result, output, **terminal.style()))
+    return ExitCode.PASS
+
+
+@click.command()
+@click.argument("baseline", type=click.Path(path_type=Path))
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@SETTINGS
+@click.option("--format", "kind", type=click.Choice(["text", "markdown"]), default="text")
+def compare(baseline: Path, results: tuple[Path, ...], settings: Path | None, kind: str) -> int:
+    """One row a variant: size, bits per weight, perplexity, every metric and what is retained.
+
+    RESULTS are files written by `gate eval` or by `--report json=FILE`.
+    """
+    from gate import compare as comparing
+    from gate.reports import markdown, text
+
+    stored, rows = comparing.compare(baseline, results, request("", settings).settings)
+    if kind == "markdown":
+        terminal.say(markdown.variants(stored, rows))
+    else:
+        terminal.say(text.variants(stored, rows, **terminal.style()))
+    failed = any(found.outcome == "fail" for _, _, comparisons in rows for found in comparisons)
+    return ExitCode.FAIL if failed else ExitCode.PASS
+
+
+@click.command()
+@click.argument("checkpoint", required=False)
+@SETTINGS
+def doctor(checkpoint: str | None, settings: Path | None) -> int:
+    """Whether evaluation can run here: versions, devices, data, baseline, memory."""
+    from gate import check
+
+    broken = False
+    for found in check.doctor(request(checkpoint or "", settings)):
+        broken = broken or found.error is not None
+        mark = "ok     " if found.error is None else "missing"
+        click.echo(f"{mark} {found.name}: {found.error.message if found.error else found.detail}")
+        if found.error:
+            click.echo(f"        {found.error.hint}")
+    return ExitCode.NO_VERDICT if broken else ExitCode.PASS
+
+
+@click.command()
+@click.option(
+    "--directory", type=click.Path(path_type=Path), default=Path("demo"), show_default=True
+)
+def demo(directory: Path) -> int:
+    """Quantize a small model, measure it, and see one PASS and one FAIL."""
+    from gate import demo as show
+
+    return show.run(directory)

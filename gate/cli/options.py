@@ -1,0 +1,64 @@
+"""Options that several commands share, and what the user asked for with them."""
+
+import shlex
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gate import terminal
+
+if TYPE_CHECKING:
+    from gate.request import Request
+
+SETTINGS = click.option(
+    "--settings",
+    type=click.Path(path_type=Path),
+    help="Settings file; quant-gate.yaml in this directory if there is one, else the defaults.",
+)
+REPORT = click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    metavar="FORMAT=FILE",
+    help="Also write the report: text, json, markdown, sarif or github. May be repeated.",
+)
+REMOTE_CODE = click.option(
+    "--trust-remote-code", is_flag=True, help="Let the checkpoint's own Python code run."
+)
+BATCH = click.option("--batch-size", type=click.IntRange(1, 4096), help="Documents run together.")
+
+
+def request(
+    checkpoint: str,
+    settings_file: Path | None,
+    *,
+    threshold: Decimal | None = None,
+    baseline: Path | None = None,
+    full: bool = False,
+    batch_size: int | None = None,
+    trust_remote_code: bool = False,
+    show_progress: bool = True,
+    store: Callable[[Any], None] = lambda record: None,
+) -> "Request":
+    """The settings, with what the command line says instead."""
+    from gate import settings
+    from gate.request import Request
+
+    loaded, root = settings.load(settings_file, threshold)
+    changes = {"batch_size": batch_size, "trust_remote_code": trust_remote_code or None}
+    loaded = loaded.model_copy(update={k: v for k, v in changes.items() if v is not None})
+    return Request(
+        checkpoint=checkpoint,
+        settings=loaded,
+        root=root,
+        command=shlex.join(["gate", *sys.argv[1:]]),
+        progress=terminal.progress if show_progress else terminal.silent,
+        store=store,
+        settings_file=settings_file,
+        baseline=baseline,
+        full=full,
+    )
