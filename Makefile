@@ -31,6 +31,8 @@ generate: setup
 
 bench: export NLTK_DATA := $(CURDIR)/demo/nltk_data
 bench: setup demo/reference
+	$(VENV)/bin/python benchmarks/lint_speed.py
+	$(VENV)/bin/python benchmarks/fuzz_lint.py
 	$(VENV)/bin/python benchmarks/decode.py $(EXPORTS)
 	$(VENV)/bin/python benchmarks/memory.py demo/topics.txt demo/reference $(EXPORTS)
 	$(VENV)/bin/python benchmarks/rounding_floor.py demo/reference demo/quantized_model/fp8 demo/topics.txt

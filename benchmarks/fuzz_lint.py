@@ -9,7 +9,6 @@ python benchmarks/fuzz_lint.py [--cases 100000] [--workers 2] [--seed 0]
 
 import argparse
 import json
-import resource
 import shutil
 import signal
 import struct
@@ -24,12 +23,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "formats")]
 
 import checkpoints  # noqa: E402
 
@@ -49,49 +47,41 @@ HOSTILE: tuple[Any, ...] = (
 """What no exporter writes where a value is expected."""
 
 
-def seeds(root: Path) -> list[Path]:
-    """Sound checkpoints, one directory each."""
-    made = [
-        checkpoints.build(root / "fp8", "FP8"),
-        checkpoints.build(root / "nvfp4", "NVFP4", shards=2),
-        checkpoints.build(root / "mixed", "MIXED_PRECISION", experts=2),
-        checkpoints.build(root / "plain", None),
-    ]
+def make_seeds(root: Path) -> None:
+    """Write sound checkpoints of every format, one directory each."""
+    import gguf_files
+    import quantizers
+    import test_block_fp8
+    import test_mxfp4
+    from compressed_checkpoints import compressed
+
+    checkpoints.build(root / "fp8", "FP8")
+    checkpoints.build(root / "nvfp4", "NVFP4", shards=2)
+    checkpoints.build(root / "mixed", "MIXED_PRECISION", experts=2)
+    checkpoints.build(root / "plain", None)
+    packed = {"bits": 4, "group_size": 32, "sym": True, "desc_act": False, "zero_point": True}
+    for method, quantizer in {
+        "gptq": quantizers.gptq(), "awq": quantizers.awq(), "exl2": quantizers.exl2(),
+        "exl3": quantizers.exl3(),
+    }.items():  # fmt: skip
+        declared = {"quant_method": method, "dynamic": {"-:.*x.*": {}}, **packed}
+        quantizers.convert(root / method, quantizer, declared, layers=1)
+    for name, weights in {
+        "int4": {"num_bits": 4, "strategy": "group", "group_size": 32},
+        "float8": {"num_bits": 8, "type": "float", "strategy": "channel"},
+    }.items():
+        compressed(root / name, {"weights": weights}, layers=1)
+    test_block_fp8.deepseek(root / "block_fp8")
+    test_mxfp4.gpt_oss(root / "mxfp4")
+    gguf_files.build(root / "gguf", "Q4_0", layers=2)
+    gguf_files.build(root / "splits", "Q8_0", layers=2, tensors_per_file=12)
     for method in METHODS:
-        path = checkpoints.build(root / method, "FP8_PB_WO", layers=1)
-        declared = {
-            "quant_method": method, "bits": 4, "group_size": 128, "weight_block_size": [128, 128],
-            "config_groups": {"g": {"targets": ["Linear"], "weights": {"num_bits": 8}}},
-            "ignore": ["re:.*lm_head"], "dynamic": {"-:.*mlp.*": {}}, "format": "pack-quantized",
-            "modules_to_not_convert": ["lm_head"], "checkpoint_format": "gptq",
-        }  # fmt: skip
+        path = checkpoints.build(root / f"called {method}", "FP8_PB_WO", layers=1)
+        declared = {"quant_method": method, "weight_block_size": [128, 128], **packed}
         checkpoints.edit_json(
             path, "config.json", lambda config, d=declared: config.update(quantization_config=d)
         )
         (path / "hf_quant_config.json").unlink()
-        made.append(path)
-    return [*made, gguf_seed(root / "gguf")]
-
-
-def gguf_seed(path: Path) -> Path:
-    """A small GGUF file with a tokenizer and two quantized types."""
-    import gguf
-
-    path.mkdir()
-    writer = gguf.GGUFWriter(path / "model.gguf", "llama")
-    writer.add_block_count(1)
-    writer.add_embedding_length(64)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list([f"t{number}" for number in range(96)])
-    for name in ("token_embd", "output", "blk.0.attn_q", "blk.0.ffn_up"):
-        values = np.random.default_rng(0).normal(size=(96, 64)).astype(np.float32)
-        kind = gguf.GGMLQuantizationType.Q8_0
-        writer.add_tensor(f"{name}.weight", gguf.quantize(values, kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 def nodes(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -154,8 +144,8 @@ def damaged(name: str, raw: bytes, chance: Random) -> bytes:
     return struct.pack("<Q", len(header)) + header + raw[8 + length :]
 
 
-def work(cases: int, first_seed: int) -> None:
-    """Run `cases` of them in this process and print what was seen."""
+def work(cases: int, first_seed: int, sound: list[Path]) -> None:
+    """Damage `sound` checkpoints in `cases` ways in this process, and print what was seen."""
     from judging import gather, judge
 
     from gate.errors import GateError
@@ -163,7 +153,6 @@ def work(cases: int, first_seed: int) -> None:
 
     root = Path(tempfile.mkdtemp(prefix="quant-gate-fuzz-"))
     (root / "secret").write_text("outside")
-    sound = seeds(root / "seeds")
     target = root / "candidate"
     seen: Counter[str] = Counter()
     slowest = 0.0
@@ -214,7 +203,9 @@ def work(cases: int, first_seed: int) -> None:
 
     case()
     shutil.rmtree(root)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    # Not getrusage: that begins with what the process had before it became this program.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1000
     print(json.dumps({"slowest": slowest, "peak": peak, "seen": seen}))
     assert peak <= MOST_MEGABYTES, f"{peak:.0f} MB"
 
@@ -226,18 +217,22 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--sound", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
-        work(arguments.work, arguments.seed)
+        work(arguments.work, arguments.seed, sorted(arguments.sound.iterdir()))
         return
+    sound = Path(tempfile.mkdtemp(prefix="quant-gate-sound-"))
+    make_seeds(sound)
     each = -(-arguments.cases // arguments.workers)
-    command = [sys.executable, __file__, "--work", str(each), "--seed"]
+    command = [sys.executable, __file__, "--work", str(each), "--sound", str(sound), "--seed"]
     started = time.perf_counter()
     running = [
         subprocess.Popen([*command, str(first)], stdout=subprocess.PIPE, text=True)
         for first in range(arguments.seed, arguments.seed + arguments.workers)
     ]
     outputs = [process.communicate()[0] for process in running]
+    shutil.rmtree(sound)
     if any(process.returncode for process in running):
         raise SystemExit(1)
     results = [json.loads(output.splitlines()[-1]) for output in outputs]

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from gate.architecture import template
@@ -49,16 +49,19 @@ def size(
     counts = parameters(checkpoint, form, layers)
     by_dtype: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     by_class: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    classes = _classes(layers)
+    elements = 0
     for name, info in checkpoint.tensors.items():
         nbytes, count = info.nbytes, counts[name]
-        for bucket in (by_dtype[info.dtype], by_class[_class(name)]):
+        elements += info.numel
+        for bucket in (by_dtype[info.dtype], by_class[classes.get(name) or _class(name)]):
             bucket[0] += nbytes
             bucket[1] += count
     stored = sum(nbytes for nbytes, _ in by_dtype.values())
     total = sum(counts.values())
     return Size(
         stored_bytes=stored,
-        stored_elements=sum(info.numel for info in checkpoint.tensors.values()),
+        stored_elements=elements,
         parameters=total,
         bits_per_weight=8 * stored / total if total else math.nan,
         linear_bits_per_weight=_linear_bits(layers, counts),
@@ -133,6 +136,15 @@ def _linear_bits(layers: tuple[QuantizedLayer, ...], parameters: Mapping[str, in
     stored = sum(info.nbytes for layer in packed for info in layer.tensors.values())
     total = sum(parameters[layer.tensors[Role.WEIGHT].name] for layer in packed)
     return 8 * stored / total if total else None
+
+
+def _classes(layers: Iterable[QuantizedLayer]) -> Mapping[str, str]:
+    """Tensor to class, told once for all tensors of a layer."""
+    classes: dict[str, str] = {}
+    for layer in layers:
+        names = [info.name for info in layer.tensors.values()]
+        classes |= dict.fromkeys(names, _class(names[0]))
+    return classes
 
 
 def _class(name: str) -> str:

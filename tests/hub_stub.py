@@ -87,16 +87,19 @@ def serve(
             asked = self.headers.get("Range", "") if ranges else ""
             wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", asked)
             begin, end = (int(wanted[1]), int(wanted[2]) + 1) if wanted else (0, len(files[name]))
+            headers["Content-Length"] = str(end - begin)
+            body = b""
             if self.command == "GET":
+                body = files[name][begin:end]
                 moved[name] += end - begin
-            self._send(206 if wanted else 200, files[name][begin:end], headers)
+            self._send(206 if wanted else 200, body, headers)
 
         def _json(self, value: object) -> None:
             self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
         def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
             self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":

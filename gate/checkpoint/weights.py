@@ -114,14 +114,14 @@ def _read_headers(
         header = _read_header(store, name, container)
         problems += header.problems
         metadata = {**header.metadata, **metadata}
+        found = {info.name: info for info in header.tensors}
         twice: dict[str, list[str]] = defaultdict(list)
-        for info in header.tensors:
-            if info.name in tensors:
-                twice[tensors[info.name].file].append(info.name)
-                if weight_map.get(info.name) != name:
-                    continue
-            tensors[info.name] = info
-        problems += [_duplicates(name, *found) for found in twice.items() if found[0] != name]
+        for common in found.keys() & tensors.keys():
+            twice[tensors[common].file].append(common)
+            if weight_map.get(common) != name:
+                del found[common]
+        tensors |= found
+        problems += [_duplicates(name, other, sorted(both)) for other, both in twice.items()]
     return tensors, metadata
 
 
@@ -198,6 +198,8 @@ def _escape_problem(name: str) -> Problem:
 def _index_problems(
     weight_map: Mapping[str, str], tensors: Mapping[str, TensorInfo], seen: Iterable[Problem]
 ) -> Iterator[Problem]:
+    if weight_map == {name: info.file for name, info in tensors.items()}:
+        return
     broken = {problem.file for problem in seen if problem.rule != "duplicate-tensor"}
     fix = "Rebuild the index from the shards' own headers."
     for name, file in weight_map.items():

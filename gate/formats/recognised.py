@@ -13,11 +13,11 @@ from gate.quantization import FLOAT_DTYPES, Declaration, QuantizedLayer, Role
 
 METHODS = (
     "exl2", "exl3", "quark", "torchao", "hqq", "aqlm", "vptq", "spqr", "higgs", "bitnet",
-    "fp_quant", "sinq", "fouroversix", "fbgemm_fp8", "eetq", "auto-round", "intel/auto-round",
-    "quanto", "mxfp4", "mxfp8", "nvfp4", "fp8", "w4afp8", "metal", "gemma", "marlin", "qqq",
+    "fp_quant", "sinq", "fouroversix", "eetq", "auto-round", "intel/auto-round",
+    "mxfp8", "nvfp4", "w4afp8", "metal", "gemma", "marlin", "qqq",
     "squeezellm", "deepspeedfp", "fp6_llm", "inc",
 )  # fmt: skip
-"""`quant_method`, as config.json has it. Those that are described are found before."""
+"""`quant_method`, as config.json has it."""
 
 WEIGHTS = frozenset({
     "weight", "qweight", "q_weight", "weight_packed", "weight_blocks", "trellis", "W_q", "codes",

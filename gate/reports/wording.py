@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from gate.records import Comparison, EvalResult, Report, Size
+from gate.records import Comparison, EvalResult, LintResult, Report, Size
 
 VERDICTS = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE"}
 
@@ -21,6 +21,7 @@ METRIC_COLUMNS = (
 MAX_MESSAGE_CHARS = 600
 MAX_ANSWER_CHARS = 1500
 MAX_CANARY = 3
+MAX_ALGORITHMS = 6
 
 # Terminal commands: CSI, OSC with its text, and two-byte escapes.
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]")
@@ -121,13 +122,20 @@ def borderline_sentence(comparisons: Sequence[Comparison]) -> str | None:
     )
 
 
+def format_sentence(result: LintResult) -> str:
+    """The format's name, and the algorithms that it declares."""
+    names = ", ".join(plain(name) for name in result.algorithms[:MAX_ALGORITHMS])
+    more = len(result.algorithms) - MAX_ALGORITHMS
+    return f"{result.format}: {names}" + (f" and {more} more" if more > 0 else "")
+
+
 def size_sentence(size: Size) -> str:
-    """Megabytes, parameters, bits per weight, compression."""
+    """Bytes, parameters, bits per weight, compression."""
     logical = large(size.parameters)
-    stored = large(size.stored_elements or size.parameters)
-    parts = [megabytes(size.stored_bytes), f"{logical} parameters"]
-    if stored != logical:
-        parts[-1] += f" in {stored} stored elements"
+    elements = large(size.stored_elements or size.parameters)
+    parts = [stored(size.stored_bytes), f"{logical} parameters"]
+    if elements != logical:
+        parts[-1] += f" in {elements} stored elements"
     parts.append(f"{size.bits_per_weight:.2f} bits per weight")
     if size.linear_bits_per_weight is not None:
         parts[-1] += f" ({size.linear_bits_per_weight:.2f} in quantized layers)"
@@ -144,14 +152,16 @@ def large(number: int) -> str:
     return f"{number:,}"
 
 
-def megabytes(stored_bytes: int) -> str:
-    """Decimal megabytes."""
-    return f"{stored_bytes / 1e6:,.1f} MB"
+def stored(nbytes: int) -> str:
+    """Decimal, for example: "116.4 MB", "15.8 GB"."""
+    return f"{nbytes / 1e9:,.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:,.1f} MB"
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
     """Name and sentence of what else a reader wants to know, in order."""
     found: list[tuple[str, str]] = []
+    if report.lint.format is not None:
+        found.append(("Format", format_sentence(report.lint)))
     if report.size is not None:
         found.append(("Size", size_sentence(report.size)))
     result = report.evaluation
@@ -243,4 +253,4 @@ def _value(comparison: Comparison, value: float) -> str:
 def _size_cells(result: EvalResult, baseline: EvalResult) -> list[str]:
     size = result.size
     smaller = baseline.size.stored_bytes / size.stored_bytes if size.stored_bytes else 1.0
-    return [megabytes(size.stored_bytes), f"{size.bits_per_weight:.2f}", f"{smaller:.2f}×"]
+    return [stored(size.stored_bytes), f"{size.bits_per_weight:.2f}", f"{smaller:.2f}×"]

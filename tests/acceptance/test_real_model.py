@@ -109,16 +109,25 @@ def test_exchanged_scales_fail(judged, export, tmp_path: Path) -> None:
     assert judged(path, 1).startswith("FAIL")
 
 
-def test_scales_beyond_all_bounds_fail_without_a_figure(judged, export, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "shape", "reason"),
+    [
+        ("model.layers.3.mlp.down_proj.weight_scale", (), "implausible-magnitude"),
+        ("model.norm.weight", (576,), "NaN or infinite"),
+    ],
+    ids=["a scale, seen in its bytes", "a norm, seen in the logits"],
+)
+def test_values_beyond_all_bounds_fail_without_a_figure(
+    judged, export, tmp_path: Path, name: str, shape: tuple[int, ...], reason: str
+) -> None:
     path = tmp_path / "overflowing"
     path.mkdir()
     for file in export("fp8").iterdir():
         (path / file.name).write_bytes(file.read_bytes())
-    name = "model.layers.3.mlp.down_proj.weight_scale"
-    edit_tensors(path, lambda tensors: tensors.update({name: f32((), 3e38)}))
+    edit_tensors(path, lambda tensors: tensors.update({name: f32(shape, 3e38)}))
     text = judged(path, 1)
     assert text.startswith("FAIL")
-    assert "NaN or infinite" in text.splitlines()[1]
+    assert reason in text.splitlines()[1]
 
 
 def test_an_interrupted_run_exits_130_and_resumes_by_batch(
