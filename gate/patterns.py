@@ -2,6 +2,7 @@
 
 import fnmatch
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
@@ -108,15 +109,21 @@ def compiled(expression: str) -> re.Pattern[str] | None:
         last = number == len(gaps)
         joined += f".{gap}(?:{piece})" if last else f"(?>.{gap}?(?:{piece}))"
     try:
-        return re.compile(joined, re.DOTALL)
+        return _compile(joined)
     except (re.error, RecursionError, OverflowError):
         return None
+
+
+def _compile(expression: str) -> re.Pattern[str]:
+    """A dot stands for any character; what Python may once read otherwise is no user's concern."""
+    with warnings.catch_warnings(action="ignore"):
+        return re.compile(expression, re.DOTALL)
 
 
 def _is_tame(piece: str) -> bool:
     """Whether a piece of an expression stands for itself and repeats nothing at length."""
     try:
-        re.compile(piece)
+        _compile(piece)
     except (re.error, RecursionError, OverflowError):
         return False
     bare = re.sub(rf"{DIGITS}|\\.", "", piece)

@@ -23,6 +23,7 @@ SCHEMAS: dict[str, tuple[type[BaseModel], str]] = {
     "settings": (settings.Settings, "quant-gate.yaml"),
     "eval-result": (records.EvalResult, "quant-gate evaluation result (a stored baseline)"),
     "report": (records.Report, "quant-gate report"),
+    "run": (records.GateRun, "quant-gate run: what the GitHub action stores"),
 }
 """Schema name to its model and title."""
 

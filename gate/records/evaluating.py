@@ -1,0 +1,253 @@
+"""What was measured: scores, answers, perplexities. A baseline is an `EvalResult` that was kept."""
+
+import math
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gate.records.storing import SCHEMA_VERSION, Record
+
+
+class SizeBucket(Record):
+    """Part of a checkpoint: stored bytes, and parameters as the model counts them."""
+
+    stored_bytes: int
+    parameters: int
+
+
+class Size(Record):
+    """What a checkpoint weighs, from headers alone.
+
+    Attributes:
+        stored_bytes: Tensor data on disk.
+        stored_elements: As headers count them: packed values share one, scales have their own.
+        parameters: Logical count: two packed FP4 values are two parameters; scales are none.
+        bits_per_weight: 8 * stored_bytes / parameters.
+        linear_bits_per_weight: The same over quantized layers with their scales.
+        compression: Reference's stored bytes over this one's.
+    """
+
+    stored_bytes: int
+    parameters: int
+    bits_per_weight: float
+    linear_bits_per_weight: float | None
+    by_dtype: dict[str, SizeBucket]
+    by_class: dict[str, SizeBucket]
+    stored_elements: int | None = None
+    reference_bytes: int | None = None
+
+    @property
+    def compression(self) -> float | None:
+        """How many times smaller than the reference."""
+        return self.reference_bytes / self.stored_bytes if self.reference_bytes else None
+
+
+class SampleScore(Record):
+    """One document's result (names after lm-eval).
+
+    Attributes:
+        score: Points reached, 0..weight for accuracy-like metrics.
+        weight: Points that can be reached: 1, or the number of instructions of the prompt.
+    """
+
+    doc_id: int
+    doc_hash: str
+    prompt_hash: str
+    score: float
+    weight: float = 1.0
+
+
+class Answer(Record):
+    """What the model wrote for one document.
+
+    Attributes:
+        tokens: Generated tokens, the end token not counted.
+        finish: `stop` at an end token or stop string, `length` at the limit.
+    """
+
+    doc_id: int
+    text: str
+    tokens: int
+    finish: Literal["stop", "length"]
+
+
+class Points(Record):
+    """What one document earned in one metric under one answer filter."""
+
+    metric: str
+    filter: str
+    score: float
+    weight: float = 1.0
+
+
+class ScoredDocument(Record):
+    """One document, run and scored: what the journal keeps."""
+
+    doc_id: int
+    doc_hash: str
+    prompt_hash: str
+    points: tuple[Points, ...]
+    answer: Answer | None = None
+
+
+class TaskSetup(Record):
+    """How a task was asked: two results compare only where this is equal.
+
+    Attributes:
+        task_hash: lm-eval's: SHA-256 over all documents', prompts' and targets' hashes.
+        documents: SHA-256 of the local documents file; None for the task's own data set.
+        generation_kwargs: As handed to the model, stop strings and token limit included.
+        add_bos: Whether the tokenizer put a BOS before the prompt; None if it has none.
+    """
+
+    task: str
+    version: str
+    task_hash: str
+    n_documents: int
+    output_type: str
+    num_fewshot: int
+    apply_chat_template: bool
+    fewshot_as_multiturn: bool = False
+    chat_template_kwargs: dict[str, Any] = Field(default={})
+    system_instruction: str | None = None
+    generation_kwargs: dict[str, Any] = Field(default={})
+    add_bos: bool | None = None
+    documents: str | None = None
+
+
+class EarlyStop(Record):
+    """Why a task ended before its last document."""
+
+    reason: str
+    n_planned: int
+
+
+class TaskResult(Record):
+    """One metric of one task, with every document's score, in document order."""
+
+    task: str
+    metric: str
+    filter: str
+    higher_is_better: bool
+    samples: tuple[SampleScore, ...]
+    early_stop: EarlyStop | None = None
+
+    @property
+    def value(self) -> float:
+        """Points reached over points that can be reached; NaN without samples."""
+        total = math.fsum(sample.weight for sample in self.samples)
+        return math.fsum(sample.score for sample in self.samples) / total if total else math.nan
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of `value`, the document as the cluster; NaN below two documents.
+
+        Source: ratio estimator, arXiv 2411.00640 section 2.2.
+        """
+        n = len(self.samples)
+        total = math.fsum(sample.weight for sample in self.samples)
+        if n < 2 or not total:
+            return math.nan
+        value = self.value
+        squares = math.fsum((s.score - value * s.weight) ** 2 for s in self.samples)
+        return math.sqrt(squares * n / (n - 1)) / total
+
+
+class PerplexityResult(Record):
+    """Prefill-only negative log-likelihoods over fixed windows of one text.
+
+    Attributes:
+        name: What the report calls it.
+        text_digest: SHA-256 of the text.
+        tokens_digest: SHA-256 of the token ids of all windows (int64, little-endian).
+        window: Tokens in a window; the first one is context only.
+        window_nll: Sum over a window's scored tokens, in nats, one entry a window.
+        scored: Scored tokens in each window.
+    """
+
+    name: str
+    text_digest: str
+    tokens_digest: str
+    window: int
+    window_nll: tuple[float, ...]
+    scored: int
+
+    @property
+    def value(self) -> float:
+        """exp(mean NLL)."""
+        total = math.fsum(self.window_nll)
+        mean = total / (self.scored * len(self.window_nll)) if self.window_nll else math.nan
+        return math.exp(mean) if mean < 700 else math.inf if mean >= 700 else math.nan
+
+
+class RoundingFloor(Record):
+    """What a last-bit change in the rounding of activations alone does to the model.
+
+    Attributes:
+        kl: Mean KL divergence in nats between the two roundings.
+        codes_changed: Share of activation codes that differ.
+        tokens: How many it was measured on.
+    """
+
+    kl: float
+    codes_changed: float
+    tokens: int
+
+
+class EvalResult(Record):
+    """One evaluation of one checkpoint. A baseline is an EvalResult that was kept.
+
+    Attributes:
+        model: What the user named: a path or `org/name`.
+        weights_digest: SHA-256 over the weight files, see `baseline.weights_digest`.
+        config_digest: SHA-256 over config.json without its quantization.
+        tokenizer_digest: SHA-256 over the tokenizer's files.
+        chat_template_sha: SHA-256 of the template that was used.
+        weight_bits: The lowest declared width of a weight; 16 for an unquantized checkpoint.
+        kernel: How quantized layers were computed, in words.
+        batch_size: Documents that were generated together.
+        seed: Of the order of documents.
+        duration_s: Wall-clock, model loading included.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    gate_version: str
+    model: str
+    revision: str | None
+    weights_digest: str
+    config_digest: str
+    tokenizer_digest: str
+    chat_template_sha: str | None
+    format: str | None
+    weight_bits: int | None = None
+    backend: str
+    device: str
+    dtype: str
+    kernel: str
+    activations: Literal["emulate", "off"]
+    setups: tuple[TaskSetup, ...]
+    tasks: tuple[TaskResult, ...]
+    answers: dict[str, tuple[Answer, ...]] = Field(default={})
+    perplexities: tuple[PerplexityResult, ...] = ()
+    rounding_floor: RoundingFloor | None = None
+    size: Size
+    seed: str
+    batch_size: int
+    versions: dict[str, str]
+    date: str
+    duration_s: float
+
+    def task(self, task: str, metric: str, filter: str | None = None) -> TaskResult | None:
+        """The stored result of one metric."""
+        for result in self.tasks:
+            if (result.task, result.metric) == (task, metric) and filter in {None, result.filter}:
+                return result
+        return None
+
+    def setup(self, task: str) -> TaskSetup | None:
+        """How one task was asked."""
+        return next((setup for setup in self.setups if setup.task == task), None)
+
+    def perplexity(self, name: str) -> PerplexityResult | None:
+        """The stored perplexity of that name."""
+        return next((found for found in self.perplexities if found.name == name), None)
