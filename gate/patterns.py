@@ -99,8 +99,8 @@ def compiled(expression: str) -> re.Pattern[str] | None:
     between two dots, may repeat, and few choices may be open.
     """
     expression = expression.removeprefix("^").removesuffix("$")
-    pieces = re.sub(WILD, "\0", expression).split("\0")
-    gaps = re.findall(WILD, expression)
+    parts = re.split(WILD, expression)
+    pieces, gaps = parts[::2], parts[1::2]
     if not all(_is_tame(piece) for piece in pieces):
         return None
     first, *rest = (re.sub(DIGITS, r"\1++", piece) for piece in pieces)

@@ -1,8 +1,10 @@
 """Lists of modules that stay unconverted: what an entry names."""
 
+import warnings
+
 import pytest
 
-from gate.patterns import SkippedModules
+from gate.patterns import SkippedModules, compiled
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,10 @@ from gate.patterns import SkippedModules
 )
 def test_which_modules_an_entry_names(entry: str, module: str, named: bool) -> None:
     assert (module in SkippedModules([entry])) is named
+
+
+@pytest.mark.parametrize("expression", ["a\0b", "\0", "a\0.*b", "[[a]", "x--y[a--b]"])
+def test_an_odd_expression_neither_fails_nor_warns(expression: str) -> None:
+    with warnings.catch_warnings(action="error"):
+        found = compiled(expression)
+    assert found is None or found.fullmatch("nothing of the kind") is None
