@@ -79,7 +79,8 @@ def write(path: Path, model: Model, shards: int, *, scales: bool = False) -> int
         path: The directory, made here.
         model: What is laid out.
         shards: Weight files.
-        scales: Whether the scales get sound values, which then take room on the disk.
+        scales: Whether the scales get sound values, which then take room on the disk, and each
+            weight a value that is not zero.
     """
     path.mkdir(parents=True)
     everything = list(entries(model))
@@ -110,8 +111,11 @@ def _write_shard(path: Path, mine: list[Entry], scales: bool) -> None:
         file.write(struct.pack("<Q", len(raw)) + raw)
         file.truncate(8 + len(raw) + end)
         for name, dtype, _ in mine if scales else ():
-            if "scale" in name:
-                begin, stop = header[name]["data_offsets"]
+            begin, stop = header[name]["data_offsets"]
+            if "scale" not in name:
+                file.seek(8 + len(raw) + (begin + stop) // 2)
+                file.write(SCALE_BYTE)
+            else:
                 file.seek(8 + len(raw) + begin)
                 one = struct.pack("<f", 0.0028) if dtype == "F32" else SCALE_BYTE
                 file.write(one * ((stop - begin) // len(one)))
