@@ -84,3 +84,19 @@ def test_scale_not_power_of_two(value: float, declared: bool, wrong: bool, tmp_p
     config |= {"scale_fmt": "ue8m0"} if declared else {}
     edit_json(path, "config.json", lambda c: c.update(quantization_config=config))
     assert flagged(path) == ({"scale-not-power-of-two"} if wrong else set())
+
+
+@pytest.mark.parametrize(("weights", "severity"), [(INT4, "note"), (NVFP4, "error")])
+def test_a_negative_scale_is_a_note_where_autoround_writes_it(
+    weights: dict[str, object], severity: str, tmp_path: Path
+) -> None:
+    path = compressed(tmp_path / "m", {"weights": weights})
+
+    def negate(tensors) -> None:
+        name = f"{K}.weight_scale"
+        dtype, shape, data = tensors[name]
+        tensors[name] = dtype, shape, data[:-1] + bytes([data[-1] | 0x80])
+
+    edit_tensors(path, negate)
+    found = [f for f in judge(path).findings if f.rule == "scale-negative"]
+    assert [f.severity for f in found] == [severity]
