@@ -8,7 +8,6 @@ from gate.quantization import QuantizedLayer, Role
 from gate.records import Finding
 from gate.rule import ScaleRule
 
-
 PACKED = ".weight_packed"
 
 
@@ -35,7 +34,8 @@ class ScaleNegative(ScaleRule):
         turned = Role.WEIGHT_ZERO_POINT in layer.tensors
         if layer.scheme is None or not layer.scheme.symmetric or turned:
             return
-        packed = layer.scheme.type == "int" and layer.tensors[Role.WEIGHT].name.endswith(PACKED)
+        weight = layer.tensors.get(Role.WEIGHT)
+        packed = layer.scheme.type == "int" and weight is not None and weight.name.endswith(PACKED)
         for role, scale in layer.scales.items():
             if role is not Role.PRE_QUANT_SCALE:
                 for found in self.check_scale(layer.tensors[role], scale):
