@@ -19,8 +19,9 @@ from gate.errors import (
     GateError,
 )
 from gate.records import EvalResult, TaskSetup
+from gate.settings import BASELINES
 
-DIRECTORY = "baselines"
+DIRECTORY = BASELINES
 
 HASH_THREADS = 4
 """SHA-256 releases the interpreter; beyond a few files at once the disk is the limit."""
@@ -147,6 +148,29 @@ def template_sha(checkpoint: Checkpoint) -> str | None:
     if not isinstance(template, str) or not template:
         return None
     return hashlib.sha256(template.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def fingerprint(result: EvalResult) -> str:
+    """SHA-256 over what makes a baseline: the model's bytes, what was asked, and how it ran.
+
+    Two of the same fingerprint are interchangeable, whenever and wherever they were made.
+    """
+    texts = [(text.name, text.tokens_digest) for text in result.perplexities]
+    # A field that a later version adds with a default leaves older fingerprints as they are.
+    setups = [
+        setup.model_dump(mode="json", exclude={"documents"}, exclude_defaults=True)
+        for setup in result.setups
+    ]
+    made = {
+        "weights": result.weights_digest,
+        "suite": [sorted(setups, key=lambda setup: str(setup["task"])), sorted(texts)],
+        "template": result.chat_template_sha,
+        "tokenizer": result.tokenizer_digest,
+        "backend": result.backend,
+        "activations": result.activations,
+        "dtype": result.dtype,
+    }
+    return _digest(made)
 
 
 def eval_command(

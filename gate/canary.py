@@ -35,7 +35,7 @@ def degenerated(
     task: str,
     answers: Sequence[Answer],
     baseline: Iterable[Answer],
-    prompt: Callable[[int], str],
+    prompt: Callable[[int], str | None],
 ) -> tuple[CanaryAnswer, ...]:
     """The answers that condemn the candidate: empty where there are too few of them.
 

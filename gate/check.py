@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from gate import baseline, drift, harness, hub, preflight, subjects, verdict
+from gate import baseline, drift, flips, harness, hub, preflight, privacy, reuse, subjects, verdict
 from gate.errors import BaselineMissingError, CheckpointError, NonFiniteLogitsError
 from gate.quantization import require_decodable
 from gate.records import BaselineInfo, EvalResult, Report, Verdict
 from gate.request import Look, Request, Subject
-from gate.run import Run
+from gate.reuse import Kept
+from gate.run import Run, cache_directory
 from gate.settings import CheckpointRule, PerplexityText
 
 
@@ -40,9 +41,22 @@ def measure(request: Request) -> EvalResult:
 
 
 def check(request: Request) -> Report:
-    """Judge a checkpoint from its bytes to the verdict."""
+    """Judge a checkpoint from its bytes to the verdict, or by a kept verdict about the same."""
     subject = _open(request)
     _refuse_unfetched(subject)
+    kept = Kept(cache_directory() / "verdicts", request, subject)
+    known = kept.report()
+    if known is not None:
+        report = reuse.again(known, subjects.report(request, subject, known.verdict))
+        request.store(report)
+        return report
+    report = _judged(request, subject)
+    kept.keep(report)
+    return report
+
+
+def _judged(request: Request, subject: Subject) -> Report:
+    """Static validation that condemns it, or every measurement that the verdict needs."""
     if subject.lint.errors:
         report = subjects.report(request, subject, verdict.decide(subject.lint, ()))
         request.store(report)
@@ -54,6 +68,8 @@ def check(request: Request) -> Report:
     with run:
         decided, result = _judge(run, stored)
         report = subjects.report(request, subject, decided, result, info)
+        report = flips.explained(report, stored, run.backend.prompt)
+        report = privacy.without_texts(report, request.settings, request.root)
         request.store(report)
     return report
 
@@ -76,8 +92,17 @@ def doctor(request: Request) -> Iterator[preflight.Check]:
             yield preflight.attempt(f"text {text.label}", partial(characters, text))
         if request.checkpoint:
             yield preflight.attempt("baseline", partial(_prepared, request))
+            return
+        for path in dict.fromkeys(rule.baseline for rule in settings.checkpoints if rule.baseline):
+            yield preflight.attempt(f"baseline {path}", partial(_described, root / path))
 
     return preflight.doctor(extra)
+
+
+def _described(path: Path) -> str:
+    """A stored baseline, in words."""
+    stored = baseline.load(path)
+    return f"of {stored.model}, made {stored.date}"
 
 
 def _prepared(request: Request) -> str:
@@ -108,7 +133,11 @@ def _judge(run: "Run", stored: EvalResult) -> tuple[Verdict, EvalResult | None]:
 
 def _open(request: Request) -> Subject:
     """The checkpoint, all of it on this machine."""
-    chosen = subjects.Chosen(hub.resolve(request.checkpoint))
+    named = request.checkpoint
+    if named.endswith(subjects.WHOLE) and Path(named).is_file():
+        (chosen,) = subjects.choose([named])
+    else:
+        chosen = subjects.Chosen(hub.resolve(named))
     return subjects.opened(request, chosen, Look())
 
 
@@ -173,14 +202,14 @@ def _baseline(request: Request, subject: Subject, run: Run) -> tuple[EvalResult,
         stored = baseline.load(path, command)
         baseline.require_comparable(stored, conditions, path, command)
     verdict.check_budgets(request.settings, stored)
-    here = Path.cwd()
     info = BaselineInfo(
-        path=str(path.relative_to(here) if path.is_relative_to(here) else path),
+        path=request.shown(path),
         model=stored.model,
         revision=stored.revision,
         weights_digest=stored.weights_digest,
         date=stored.date,
         device=stored.device,
+        fingerprint=baseline.fingerprint(stored),
         warnings=baseline.warnings(stored, conditions),
     )
     return stored, info
@@ -189,7 +218,7 @@ def _baseline(request: Request, subject: Subject, run: Run) -> tuple[EvalResult,
 def _owner(subject: Subject) -> dict[str, str | None]:
     """By what a reference's baseline is known: its bytes, or its name on the hub."""
     if subject.reference is not None:
-        return {"reference_digest": baseline.weights_digest(subject.reference)}
+        return {"reference_digest": subject.reference_digest}
     name, _, revision = (subject.rule.reference or "").partition("@")
     return {"model": name or None, "revision": revision or None}
 

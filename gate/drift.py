@@ -8,7 +8,7 @@ about a hundred times fewer tokens show the same change than two perplexities wo
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from gate.errors import (
     OutOfMemoryError,
     SettingsError,
 )
-from gate.offline import cached_only_if_unreachable
+from gate.offline import cached_files, cached_only_if_unreachable
 from gate.records import PerplexityResult
 from gate.settings import PerplexityText
 
@@ -154,7 +154,26 @@ def read_text(text: PerplexityText, root: Path) -> str:
         ) from error
 
 
+def data_files(text: PerplexityText) -> tuple[Path, ...]:
+    """A data set's files in the cache; it is fetched where it is not there.
+
+    Raises:
+        BackendUnavailableError: It is neither here nor to be had.
+    """
+    return cached_files(_dataset(text), f"text {text.label}")
+
+
 def _read_dataset(text: PerplexityText) -> str:
+    rows = _dataset(text)
+    if text.column not in rows.column_names:
+        raise SettingsError(
+            f"data set {text.dataset} has no column {text.column}",
+            f"Name one of: {', '.join(rows.column_names)}",
+        )
+    return "\n\n".join(str(row) for row in rows[text.column])
+
+
+def _dataset(text: PerplexityText) -> Any:
     import datasets
 
     unavailable = BackendUnavailableError(
@@ -164,12 +183,6 @@ def _read_dataset(text: PerplexityText) -> str:
     )
     try:
         with cached_only_if_unreachable():
-            rows = datasets.load_dataset(str(text.dataset), text.name, split=text.split)
+            return datasets.load_dataset(str(text.dataset), text.name, split=text.split)
     except (OSError, ValueError) as error:
         raise unavailable from error
-    if text.column not in rows.column_names:
-        raise SettingsError(
-            f"data set {text.dataset} has no column {text.column}",
-            f"Name one of: {', '.join(rows.column_names)}",
-        )
-    return "\n\n".join(str(row) for row in rows[text.column])

@@ -14,6 +14,7 @@ could be judged::
         BackendUnavailableError 3   an extra, a device or data is missing
         OutOfMemoryError        3   the driver halves the batch first
         NonFiniteLogitsError    3   for a candidate, the driver makes it a FAIL
+      GitError                  3   git has no answer, or not that commit
       PublishError              3   a report could not be delivered
 """
 
@@ -89,5 +90,23 @@ class NonFiniteLogitsError(BackendError):
     """The model computed NaN or infinity: a defect of what is judged, not of the machine."""
 
 
+class GitError(GateError):
+    """Git failed, or this clone does not hold what was asked for."""
+
+
 class PublishError(GateError):
-    """A report could not be written or delivered."""
+    """A report could not be written or delivered, or GitHub did not answer as it should.
+
+    Args:
+        message: See `GateError`.
+        hint: See `GateError`.
+        status: GitHub's, where it refused.
+        uncertain: What was asked may have been done: look before asking again.
+    """
+
+    def __init__(
+        self, message: str, hint: str, *, status: int | None = None, uncertain: bool = False
+    ) -> None:
+        super().__init__(message, hint)
+        self.status = status
+        self.uncertain = uncertain

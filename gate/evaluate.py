@@ -13,6 +13,7 @@ from gate.errors import OutOfMemoryError
 from gate.journal import Journal
 from gate.records import (
     Answer,
+    Part,
     PerplexityResult,
     RoundingFloor,
     SampleScore,
@@ -58,8 +59,8 @@ class Backend(Protocol):
         """Every document of a task; available before entering."""
         ...
 
-    def prompt(self, task: str, doc_id: int) -> str:
-        """The text that the model is given; available before entering."""
+    def prompt(self, task: str, doc_id: int) -> str | None:
+        """The text that the model is given, None where it was not kept; before entering."""
         ...
 
     def higher_is_better(self, task: str, metric: str) -> bool:
@@ -235,8 +236,10 @@ def _task_results(
 ) -> list[TaskResult]:
     in_order = sorted(documents, key=lambda document: document.doc_id)
     samples: dict[tuple[str, str], list[SampleScore]] = {}
+    parts: dict[tuple[str, str], list[tuple[Part, ...]]] = {}
     for document in in_order:
         for points in document.points:
+            parts.setdefault((points.metric, points.filter), []).append(points.parts)
             samples.setdefault((points.metric, points.filter), []).append(
                 SampleScore(
                     doc_id=document.doc_id,
@@ -253,6 +256,7 @@ def _task_results(
             filter=answer_filter,
             higher_is_better=backend.higher_is_better(task, metric),
             samples=tuple(found),
+            parts=tuple(parts[metric, answer_filter]) if any(parts[metric, answer_filter]) else (),
         )
         for (metric, answer_filter), found in samples.items()
     ]

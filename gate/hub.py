@@ -1,7 +1,6 @@
 """`org/name@revision` on the Hugging Face hub: to local files, or read by byte ranges."""
 
 import bisect
-import re
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator
@@ -13,9 +12,7 @@ from urllib.parse import urlsplit
 
 from gate.checkpoint import Store
 from gate.errors import BackendUnavailableError
-
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+@[\w./-]+")
-"""Always with a revision: a verdict is about bytes, and `org/name` alone is a path."""
+from gate.settings import PIN
 
 WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 """Never pickles, never code."""
@@ -45,7 +42,7 @@ class Source(NamedTuple):
 
 def is_repository(name: str) -> bool:
     """Whether `name` is `org/name@revision` rather than a path that exists."""
-    return REPOSITORY.fullmatch(name) is not None and not Path(name).exists()
+    return PIN.fullmatch(name) is not None and not Path(name).exists()
 
 
 def resolve(name: str) -> Source:

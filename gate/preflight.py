@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from gate import devices
 from gate.errors import BackendUnavailableError, GateError
 from gate.size import workspace_bytes
 
@@ -57,17 +58,18 @@ def require_memory(decoded_bytes: int, device_bytes: int | None = None) -> None:
 
     Args:
         decoded_bytes: The decoded model.
-        device_bytes: What can be used; None asks the machine.
+        device_bytes: What can be used; None asks the machine: the size of its GPUs, since who
+            uses them now may be waited for, else the free memory of the host.
 
     Raises:
         BackendUnavailableError: Naming what is needed and what there is.
     """
     needed = decoded_bytes + workspace_bytes(decoded_bytes)
-    available = _available_bytes() if device_bytes is None else device_bytes
+    available = _usable_bytes() if device_bytes is None else device_bytes
     if needed > available:
         raise BackendUnavailableError(
             f"the decoded model takes {_gib(decoded_bytes)}; evaluating it needs about "
-            f"{_gib(needed)} and {_gib(available)} are free",
+            f"{_gib(needed)} and there are {_gib(available)}",
             "Free memory, or run on a machine that has it.",
         )
 
@@ -85,12 +87,31 @@ def doctor(extra: Callable[[], Iterator[Check]]) -> Iterator[Check]:
         yield from extra()
 
 
+def network(tried: list[str] | None) -> Iterator[Check]:
+    """Whether a run that must do without a network asked for one.
+
+    Args:
+        tried: Addresses, which grow while the other checks are made; None where it may.
+    """
+    if tried is not None:
+        yield attempt("network", lambda: _unused(tried))
+
+
 def attempt(name: str, check: Callable[[], str]) -> Check:
     """One check whose `GateError` becomes its finding."""
     try:
         return Check(name, check())
     except GateError as error:
         return Check(name, "", error)
+
+
+def _unused(tried: list[str]) -> str:
+    if tried:
+        raise BackendUnavailableError(
+            f"{len(tried)} connections were tried, the first to {tried[0]}",
+            "Pack what is missing where there is a network: gate bundle -o DIRECTORY",
+        )
+    return "not used"
 
 
 def _installed(module: str) -> bool:
@@ -118,21 +139,29 @@ def versions() -> dict[str, str]:
 def _devices() -> str:
     import torch
 
-    disk = shutil.disk_usage(".").free
-    memory = f"{_gib(_available_bytes())} memory and {_gib(disk)} disk free"
-    if not torch.cuda.is_available():
-        return f"CPU ({torch.get_num_threads()} threads), {memory}"
-    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return f"{', '.join(names)}, {memory}"
+    disk = f"{_gib(shutil.disk_usage('.').free)} disk free"
+    found = devices.found()
+    if not found:
+        memory = f"{_gib(_usable_bytes())} memory"
+        return f"CPU ({torch.get_num_threads()} threads), {memory} and {disk}"
+    return f"{'; '.join(map(_described, found))}; {disk}"
 
 
-def _available_bytes() -> int:
-    """Free memory of all CUDA devices, else of the host."""
+def _described(device: devices.Device) -> str:
+    """A device, what is free of it, and who uses it."""
+    free, owner = _gib(devices.free_bytes(device)), devices.owner(device)
+    holders = [f"used by {owner}"] if owner else [f"held by {p}" for p in devices.processes(device)]
+    room = f"{free} of {_gib(device.total_bytes)} free"
+    return f"{device}: {', '.join([room, *holders])}"
+
+
+def _usable_bytes() -> int:
+    """All memory of the CUDA devices, else what is free of the host's."""
     import psutil
-    import torch
 
-    if torch.cuda.is_available():
-        return sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
+    found = devices.found()
+    if found:
+        return sum(device.total_bytes for device in found)
     return int(psutil.virtual_memory().available)
 
 

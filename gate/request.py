@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from gate import baseline
 from gate.checkpoint import Checkpoint
 from gate.evaluate import Progress
+from gate.hub import Source
+from gate.policy import Trusted
 from gate.quantization import Format
-from gate.records import EvalResult, LintResult, Report, Size, Target
+from gate.records import EvalResult, LintResult, Policy, Report, Size, Target
 from gate.settings import CheckpointRule, Settings
 
 FULL_PRECISION_BITS = 16
@@ -24,6 +28,8 @@ class Request:
         settings_file: Where they were read; None for the defaults.
         baseline: The stored baseline, where it was named.
         full: Measure everything even where the verdict is settled.
+        trusted: Where the settings are those of a commit; None for the working tree.
+        reuse: Whether a stored verdict about the same bytes will do; None to keep none either.
         command: The command that repeats this run.
         progress: How to show progress.
         store: Writes what was measured, before the journal is given up.
@@ -38,6 +44,33 @@ class Request:
     settings_file: Path | None = None
     baseline: Path | None = None
     full: bool = False
+    trusted: Trusted | None = None
+    reuse: bool | None = None
+
+    @property
+    def tree(self) -> Path:
+        """Directory in the working tree to which references and globs are relative."""
+        return self.trusted.tree if self.trusted else self.root
+
+    def rule_for(self, source: Source) -> CheckpointRule:
+        """The entry of the settings that covers a checkpoint."""
+        if self.trusted is not None:
+            return self.trusted.rule_for(source.path, _pin(source))
+        return self.settings.rule_for(source.path, self.root, _pin(source))
+
+    def policy_for(self, source: Source) -> Policy | None:
+        """By whose settings a checkpoint is judged; None for those of the working tree."""
+        return self.trusted.record_for(source.path, _pin(source)) if self.trusted else None
+
+    def shown(self, path: Path) -> str:
+        """A file as reports name it: from here, or from the settings' directory."""
+        places = (Path.cwd(), self.root)
+        return str(next((path.relative_to(p) for p in places if path.is_relative_to(p)), path))
+
+
+def _pin(source: Source) -> tuple[str, str] | None:
+    """Repository and commit of a checkpoint on the hub."""
+    return (source.name, source.revision) if source.revision else None
 
 
 @dataclass(frozen=True)
@@ -72,7 +105,18 @@ class Subject:
     size: Size | None
     rule: CheckpointRule
     reference: Checkpoint | None
+    policy: Policy | None
     started: float
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """See `baseline.weights_digest`; reads every byte, once."""
+        return baseline.weights_digest(self.checkpoint)
+
+    @cached_property
+    def reference_digest(self) -> str | None:
+        """The same of the reference, where it is at hand."""
+        return baseline.weights_digest(self.reference) if self.reference else None
 
     @property
     def weight_bits(self) -> int | None:

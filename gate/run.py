@@ -33,7 +33,7 @@ class Run:
     def __init__(self, request: Request, subject: Subject) -> None:
         self.request, self.subject, self.settings = request, subject, request.settings
         checkpoint, form = subject.checkpoint, subject.form
-        self.digest = baseline.weights_digest(checkpoint)
+        self.digest = subject.weights_digest
         self._contents: dict[str, str] = {}
         self._loaded: Callable[[int], None] = lambda done: None
         self.stored_answers: EvalResult | None = None

@@ -2,6 +2,7 @@
 
 import fnmatch
 import os
+import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from functools import reduce
@@ -24,6 +25,8 @@ from pydantic import (
 from gate.errors import SettingsError
 
 DEFAULT_FILE = "quant-gate.yaml"
+BASELINES = "baselines"
+"""Directory beside the settings where stored results are looked for."""
 
 
 class _WrittenFloat(float):
@@ -39,6 +42,9 @@ def _as_written(value: Any) -> Any:
 Limit = Annotated[Decimal, Field(gt=0, le=10, allow_inf_nan=False), BeforeValidator(_as_written)]
 BY_WEIGHT_BITS: Literal["by-weight-bits"] = "by-weight-bits"
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+PIN = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)@(?P<revision>[\w./-]+)")
+"""A checkpoint on the hub, always with a revision: a verdict is about bytes."""
+
 PULL_REQUEST_EVENTS = frozenset({"pull_request", "pull_request_target", "merge_group"})
 
 
@@ -52,7 +58,8 @@ class CheckpointRule(Part):
     """Which baseline belongs to which checkpoints.
 
     Attributes:
-        path: Glob over checkpoint directories, relative to the settings file.
+        path: Glob over checkpoint directories, relative to the settings file; or a checkpoint on
+            the hub, pinned as org/name@revision.
         reference: The unquantized checkpoint: a directory or org/name@revision.
         baseline: Its stored result; left out, it is found by the reference's digest in baselines/.
     """
@@ -60,6 +67,12 @@ class CheckpointRule(Part):
     path: str = "**"
     reference: str | None = None
     baseline: str | None = None
+
+    @property
+    def pinned(self) -> tuple[str, str] | None:
+        """Repository and revision of a checkpoint on the hub; None for a glob."""
+        found = PIN.fullmatch(self.path)
+        return (found["repository"], found["revision"]) if found else None
 
 
 class TaskOptions(Part):
@@ -196,6 +209,7 @@ class Settings(Part):
         canary_prompts: Answers that are looked at before the long run; 0 for none.
         allow_unsafe_tasks: Tasks, by name, that may run code of their own.
         include_path: Directory with further lm-eval task files.
+        publish_text: Whether reports hold prompts and answers of the user's own tasks, too.
         ignore: Rule or `rule:tensor-glob` to the reason why its findings do not decide.
     """
 
@@ -208,6 +222,7 @@ class Settings(Part):
     trust_remote_code: bool = False
     allow_unsafe_tasks: tuple[str, ...] = ()
     include_path: str | None = None
+    publish_text: bool = False
     checkpoints: tuple[CheckpointRule, ...] = ()
     metrics: tuple[_Tagged, ...] = Field(default=DEFAULT_METRICS, min_length=1)
     ignore: dict[str, Reason] = {}
@@ -237,19 +252,41 @@ class Settings(Part):
             for task, metrics in grouped.items()
         )
 
-    def rule_for(self, checkpoint: Path, root: Path) -> CheckpointRule:
+    def rule_for(
+        self, checkpoint: Path, root: Path, pin: tuple[str, str] | None = None
+    ) -> CheckpointRule:
         """The first entry of `checkpoints` whose glob covers the directory; else an empty one.
 
         Args:
             checkpoint: The checkpoint's directory.
             root: The settings file's directory, to which globs are relative.
+            pin: Repository and revision of a checkpoint on the hub: an entry that pins it comes
+                before any glob.
         """
+        if pin is not None and (pinned := self.rule_for_pin(*pin)):
+            return pinned
         for rule in self.checkpoints:
             absolute = PurePath(rule.path).is_absolute()
             path = str(checkpoint.absolute()) if absolute else os.path.relpath(checkpoint, root)
-            if _match(PurePath(os.path.normpath(rule.path)).parts, PurePath(path).parts):
+            if covers(rule.path, path):
                 return rule
         return CheckpointRule(path=str(checkpoint))
+
+    def rule_for_pin(self, repository: str, revision: str) -> CheckpointRule | None:
+        """The entry that pins a checkpoint of the hub; None where none does.
+
+        One that pins another revision stands for it too: a change that pins a new revision is
+        judged by the limits of the old one.
+        """
+        pins = [rule for rule in self.checkpoints if rule.pinned]
+        exact = (rule for rule in pins if rule.pinned == (repository, revision))
+        same = (rule for rule in pins if rule.pinned and rule.pinned[0] == repository)
+        return next(exact, None) or next(same, None)
+
+
+def covers(glob: str, path: str) -> bool:
+    """Whether a glob over path components covers a path; `**` is any number of components."""
+    return _match(PurePath(os.path.normpath(glob)).parts, PurePath(path).parts)
 
 
 def _match(pattern: tuple[str, ...], parts: tuple[str, ...]) -> bool:
@@ -316,7 +353,7 @@ def load(path: Path | None, threshold: Decimal | None = None) -> tuple[Settings,
     """
     if path is None and Path(DEFAULT_FILE).is_file():
         path = Path(DEFAULT_FILE)
-    settings = DEFAULT if path is None else _parse(path)
+    settings = DEFAULT if path is None else read(path)
     if threshold is not None:
         settings = _with_threshold(settings, threshold)
     if settings.trust_remote_code and os.environ.get("GITHUB_EVENT_NAME") in PULL_REQUEST_EVENTS:
@@ -345,12 +382,35 @@ def _written_float(loader: _Loader, node: yaml.ScalarNode) -> float:
 _Loader.add_constructor("tag:yaml.org,2002:float", _written_float)
 
 
-def _parse(path: Path) -> Settings:
+def read(path: Path) -> Settings:
+    """A settings file as it is written.
+
+    Raises:
+        SettingsError: It is missing, no YAML, or says something wrong.
+    """
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
-    except (OSError, UnicodeDecodeError) as error:
+        return parse(path.read_bytes(), path)
+    except OSError as error:
         raise SettingsError(
             f"{path} cannot be read: {error}", "Name a readable file with --settings."
+        ) from error
+
+
+def parse(content: bytes, path: PurePath) -> Settings:
+    """The settings in a file's content.
+
+    Args:
+        content: UTF-8.
+        path: What messages call it.
+
+    Raises:
+        SettingsError: It is no YAML, or says something wrong.
+    """
+    try:
+        value = yaml.load(content.decode("utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"{path} cannot be read: {error}", "Write the file in UTF-8."
         ) from error
     except (yaml.YAMLError, RecursionError) as error:
         raise SettingsError(f"{path} is not YAML: {error}", "Mend the file.") from error

@@ -12,6 +12,7 @@ from gate import reference as comparing
 from gate import size as sizing
 from gate.checkpoint import Checkpoint, Directory, find_checkpoints, find_models, open_checkpoint
 from gate.checkpoint.files import read_json
+from gate.checkpoint.weights import groups
 from gate.containers import CONTAINERS
 from gate.errors import SettingsError
 from gate.formats import FORMATS
@@ -22,6 +23,8 @@ from gate.rule import Evidence
 from gate.rules import RULES
 
 SUFFIXES = tuple(container.suffix for container in CONTAINERS)
+WHOLE = tuple(container.suffix for container in CONTAINERS if container.index_suffix is None)
+"""Endings of files that are a whole model each, or the first of its series."""
 
 
 class Chosen(NamedTuple):
@@ -111,6 +114,7 @@ def report(
         evaluation=result,
         baseline=info,
         verdict=decided,
+        policy=subject.policy,
         date=now(),
         duration_s=round(time.monotonic() - subject.started, 1),
     )
@@ -128,8 +132,8 @@ def opened(request: Request, chosen: Chosen, look: Look) -> Subject:
         store=source.store,
         only=chosen.files,
     )
-    rule = request.settings.rule_for(source.path, request.root)
-    reference = _reference(rule.reference, request.root)
+    rule = request.rule_for(source)
+    reference = _reference(rule.reference, request.tree)
     form = identify(checkpoint, FORMATS)
     layers = linting.walk(checkpoint, form)
     original = _opened_reference(look.reference)
@@ -155,6 +159,7 @@ def opened(request: Request, chosen: Chosen, look: Look) -> Subject:
         size=sizing.size(*weighed) if checkpoint.tensors else None,
         rule=rule,
         reference=reference,
+        policy=request.policy_for(source),
         started=started,
     )
 
@@ -173,8 +178,16 @@ def _models(source: hub.Source) -> list[Chosen]:
 
 
 def _grouped(source: hub.Source, named: Sequence[str]) -> Iterator[Chosen]:
-    """The named weight files of one directory, by the model to which they belong."""
-    left = dict.fromkeys(named)
+    """The named weight files of one directory, by the model to which they belong.
+
+    The first file of a series means all of it, as to what runs such files.
+    """
+    series = {
+        files[0]: files
+        for suffix in WHOLE
+        for files in groups(Directory(source.path).names, suffix)
+    }
+    left = {file: None for name in named for file in series.get(name, (name,))}
     for model in _models(source):
         files = tuple(name for name in left if name in model.files)
         if files:

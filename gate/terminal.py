@@ -31,6 +31,11 @@ def say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def note(text: str) -> None:
+    """One line on standard error about what a run is doing, for whoever reads its log."""
+    print(f"gate: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
 @contextmanager
 def silent(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """No progress."""

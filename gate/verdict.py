@@ -82,7 +82,7 @@ def check_budgets(settings: Settings, baseline: EvalResult) -> None:
         if result is None:
             raise _missing(baseline, f"{metric.task} {metric.metric}")
         points = paired.total([sample.score for sample in result.samples])
-        name = f"{metric.task} {_label(result)}"
+        name = f"{metric.task} {result.label}"
         if not math.isfinite(points):
             raise BaselineError(
                 f"{name}: the baseline's score is not a number", _eval_hint(baseline)
@@ -186,7 +186,7 @@ def _paired_results(
         named = candidate.task(metric.task, metric.metric, metric.filter)
         results = [named] if named else []
     if not results:
-        known = ", ".join(_label(r) for r in candidate.tasks if r.task == metric.task) or "none"
+        known = ", ".join(r.label for r in candidate.tasks if r.task == metric.task) or "none"
         raise SettingsError(
             f"task {metric.task} gave no metric {metric.metric or ''}; it has: {known}",
             "Name one of its metrics in quant-gate.yaml.",
@@ -194,13 +194,13 @@ def _paired_results(
     for result in results:
         base = baseline.task(result.task, result.metric, result.filter)
         if base is None:
-            raise _missing(baseline, f"{result.task} {_label(result)}")
+            raise _missing(baseline, f"{result.task} {result.label}")
         yield base, result
 
 
 def _compare_task(metric: TaskMetric, baseline: TaskResult, candidate: TaskResult) -> Comparison:
     """One metric of a task by the error budget."""
-    name = f"{candidate.task} {_label(candidate)}"
+    name = f"{candidate.task} {candidate.label}"
     _require_pairs(name, baseline.samples, candidate.samples)
     better = candidate.higher_is_better
     b = [sample.score for sample in baseline.samples]
@@ -219,7 +219,7 @@ def _compare_task(metric: TaskMetric, baseline: TaskResult, candidate: TaskResul
     reason = _budget_sentence(name, allowed, moved, interval.value)
     return Comparison(
         task=candidate.task,
-        metric=_label(candidate),
+        metric=candidate.label,
         baseline=baseline.value,
         candidate=candidate.value,
         delta=candidate.value - baseline.value,
@@ -317,11 +317,6 @@ def _straddles(interval: paired.Interval, limit: Decimal) -> bool:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _label(result: TaskResult) -> str:
-    """The metric as lm-eval names it: with its filter, where that is not the only one."""
-    return result.metric if result.filter == "none" else f"{result.metric},{result.filter}"
 
 
 def _missing(baseline: EvalResult, name: str) -> BaselineMismatchError:

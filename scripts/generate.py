@@ -1,4 +1,4 @@
-"""Write what is derived from the code: schemas, the manual of the rules, README's command help.
+"""Write what is derived from the code: schemas, the manual of the rules, README's tables.
 
 python scripts/generate.py           writes the files
 python scripts/generate.py --check   exits 1, naming them, when any is out of date
@@ -10,8 +10,10 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
+import yaml
 from pydantic import BaseModel
 
 from gate import cli, records, rule, settings
@@ -28,7 +30,8 @@ SCHEMAS: dict[str, tuple[type[BaseModel], str]] = {
 """Schema name to its model and title."""
 
 VERBS = (
-    "check", "eval", "lint", "compare", "explain", "list rules", "doctor", "demo",
+    "check", "eval", "lint", "compare", "init", "detect", "publish", "bundle", "explain",
+    "list rules", "doctor", "demo",
 )  # fmt: skip
 
 
@@ -38,7 +41,8 @@ def generated() -> Iterator[tuple[Path, str]]:
         yield ROOT / "schemas" / f"{name}.schema.json", schema(model, title)
     yield ROOT / "docs" / "rules.md", rule.manual(RULES)
     readme = ROOT / "README.md"
-    yield readme, with_help(readme.read_text(encoding="utf-8"))
+    action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+    yield readme, with_inputs(with_help(readme.read_text(encoding="utf-8")), action)
 
 
 def schema(model: type[BaseModel], title: str) -> str:
@@ -59,10 +63,26 @@ def with_help(text: str) -> str:
         usage = command.get_usage(click.Context(command, info_name=f"gate {verb}"))
         summary = (command.help or "").splitlines()[0]
         rows.append(f"| `{usage.removeprefix('Usage: ')}` | {summary} |")
-    block = "\n".join(rows)
+    return between(text, "commands", rows)
+
+
+def with_inputs(text: str, action: dict[str, Any]) -> str:
+    """The text with the tables of the action's inputs and outputs between their markers."""
+    rows = ["| input | default | what it says |", "|---|---|---|"]
+    for name, entry in action["inputs"].items():
+        default = f"`{entry['default']}`" if entry["default"] else ""
+        rows.append(f"| `{name}` | {default} | {entry['description']} |")
+    text = between(text, "inputs", rows)
+    rows = ["| output | what it says |", "|---|---|"]
+    rows += [f"| `{name}` | {each['description']} |" for name, each in action["outputs"].items()]
+    return between(text, "outputs", rows)
+
+
+def between(text: str, marker: str, rows: list[str]) -> str:
+    """The text with these lines between `<!-- marker -->` and `<!-- /marker -->`."""
     return re.sub(
-        r"(?<=<!-- commands -->\n).*?(?=<!-- /commands -->)",
-        lambda _: block + "\n",
+        rf"(?<=<!-- {marker} -->\n).*?(?=<!-- /{marker} -->)",
+        lambda _: "".join(f"{row}\n" for row in rows),
         text,
         flags=re.DOTALL,
     )

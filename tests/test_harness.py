@@ -226,6 +226,9 @@ def test_scores_and_hashes_are_those_of_lm_eval(
             value = sample[metric]
             value = value if isinstance(value, list) else [value]
             assert points(ours, metric) == (sum(value), len(value)), (ours.doc_id, metric)
+        (strict,) = [p for p in ours.points if p.metric == "inst_level_strict_acc"]
+        kinds = zip(sample["doc"]["instruction_id_list"], sample[strict.metric], strict=True)
+        assert [(part.kind, bool(part.score)) for part in strict.parts] == list(kinds)
     for metric, name in ifeval.metrics("ifeval"):
         score, weight = map(sum, zip(*(points(s, metric) for s in scored), strict=True))
         assert score / weight == pytest.approx(reference["all"]["results"][f"{metric},{name}"])

@@ -61,6 +61,16 @@ def test_schemas_are_packaged(installed: Python, schema: str) -> None:
     assert done.stdout.strip() == "https://json-schema.org/draft/2020-12/schema", done.stderr
 
 
+def test_the_workflow_is_packaged(installed: Python) -> None:
+    code = (
+        "from importlib import resources; from gate import init\n"
+        "assert (resources.files('gate') / 'workflows' / init.TEMPLATE).is_file()\n"
+        "print(init.workflow(), end='')"
+    )
+    done = installed("-c", code)
+    assert done.stdout == (ROOT / "workflows" / "pull-request.yml").read_text(), done.stderr
+
+
 def test_suite_is_packaged(installed: Python) -> None:
     code = (
         "from importlib import resources\n"

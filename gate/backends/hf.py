@@ -1,5 +1,6 @@
 """The reference: transformers on exactly decoded weights, inputs rounded as a runtime does it."""
 
+import contextlib
 import gc
 from collections.abc import Sequence
 from functools import cached_property
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from gate import devices
 from gate.backends import hf_inputs, hf_memory, hf_model
 from gate.backends.hf_model import LoadProgress
 from gate.checkpoint import Checkpoint
@@ -48,13 +50,21 @@ class Hf:
         self.quantizers: dict[str, hf_inputs.InputQuantizer] = {}
         self._harness = harness
         self._language_model: Any = None
+        self._reserved = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
+        with contextlib.ExitStack() as reserved:
+            self._load(lambda needed: reserved.enter_context(devices.reserved(needed)))
+            self._reserved = reserved.pop_all()
+        return self
+
+    def _load(self, reserve: hf_memory.Reserve) -> None:
         import torch
 
         self.model = hf_model.load(
             self.checkpoint,
             self.form,
+            reserve=reserve,
             trust_remote_code=self.settings.trust_remote_code,
             progress=self.progress,
         )
@@ -66,7 +76,6 @@ class Hf:
         self.device = torch.cuda.get_device_name(self.model.device) if cuda else "cpu"
         self.dtype = str(self.model.dtype).removeprefix("torch.")
         self.kernel = self._kernel(skipped)
-        return self
 
     def __exit__(self, *_: object) -> None:
         import torch
@@ -76,6 +85,7 @@ class Hf:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        self._reserved.close()
 
     def setups(self) -> tuple[TaskSetup, ...]:
         """See `Backend.setups`."""

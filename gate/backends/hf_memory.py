@@ -1,6 +1,6 @@
 """Which devices hold a model, and what it looks like when memory runs out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,45 +12,24 @@ HEADROOM = 1.2
 """Device memory per byte of weights: activations and the KV cache need the rest."""
 
 
+Reserve = Callable[[int], Mapping[int, int]]
+"""From bytes to the CUDA devices that hold them, each with its free bytes."""
+
+
 def placement(
-    checkpoint: Checkpoint, form: Format | None, bytes_per_parameter: int
+    checkpoint: Checkpoint, form: Format | None, bytes_per_parameter: int, reserve: Reserve
 ) -> dict[str, Any]:
-    """Where the weights go: the fewest CUDA devices, emptiest first; else the CPU."""
+    """Where the weights go: the CUDA devices that are reserved for them; else the CPU."""
     import torch
 
     if not torch.cuda.is_available():
         return {}
     from gate.size import decoded_bytes
 
-    free = {i: torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())}
-    chosen = fewest_devices(
-        free, int(HEADROOM * decoded_bytes(checkpoint, form, bytes_per_parameter))
-    )
+    chosen = reserve(int(HEADROOM * decoded_bytes(checkpoint, form, bytes_per_parameter)))
     if len(chosen) == 1:
         return {"device_map": {"": next(iter(chosen))}}
     return {"device_map": "auto", "max_memory": chosen}
-
-
-def fewest_devices(free: Mapping[int, int], needed: int) -> dict[int, int]:
-    """The fewest devices that hold `needed` bytes together, with their free bytes.
-
-    Args:
-        free: Device to its free bytes.
-        needed: Bytes.
-
-    Raises:
-        OutOfMemoryError: All together do not.
-    """
-    chosen: dict[int, int] = {}
-    for device in sorted(free, key=lambda device: (-free[device], device)):
-        chosen[device] = free[device]
-        if sum(chosen.values()) >= needed:
-            return chosen
-    raise OutOfMemoryError(
-        f"the decoded model needs {needed / 2**30:.1f} GiB; all {len(free)} devices together "
-        f"have {sum(free.values()) / 2**30:.1f} GiB free",
-        "Use more or larger devices, or set CUDA_VISIBLE_DEVICES= to run on the CPU.",
-    )
 
 
 def out_of_memory(error: BaseException, what: str) -> OutOfMemoryError | None:

@@ -59,6 +59,7 @@ def load(
     checkpoint: Checkpoint,
     form: Format | None,
     *,
+    reserve: hf_memory.Reserve,
     trust_remote_code: bool = False,
     progress: LoadProgress | None = None,
 ) -> Any:
@@ -67,13 +68,14 @@ def load(
     Args:
         checkpoint: What to load.
         form: How its quantized weights are stored; None for an unquantized checkpoint.
+        reserve: Asked for CUDA devices, where there are any.
         trust_remote_code: Whether the checkpoint's own Python may run.
         progress: Told after every tensor.
 
     Raises:
         BackendUnavailableError: The installed transformers lacks the architecture.
         CheckpointError: A weight is missing, superfluous or of another shape.
-        OutOfMemoryError: The weights fit on no set of devices.
+        OutOfMemoryError: Memory ran out while they were loaded.
     """
     with quiet():
         config = _config(checkpoint, trust_remote_code)
@@ -83,7 +85,7 @@ def load(
             "config": config,
             "output_loading_info": True,
             "ignore_mismatched_sizes": True,  # they are reported below, with all others
-            **hf_memory.placement(checkpoint, form, dtype.itemsize),
+            **hf_memory.placement(checkpoint, form, dtype.itemsize, reserve),
         }
         failures: list[Exception] = []
         try:

@@ -54,9 +54,9 @@ class Replay:
         first = next(result for result in self.stored.tasks if result.task == task)
         return [sample.doc_id for sample in first.samples]
 
-    def prompt(self, task: str, doc_id: int) -> str:
-        """Prompts are not stored."""
-        return f"document {doc_id} of {task}"
+    def prompt(self, task: str, doc_id: int) -> None:
+        """Not stored."""
+        return None
 
     def higher_is_better(self, task: str, metric: str) -> bool:
         """As stored."""
@@ -68,6 +68,7 @@ class Replay:
         results = [result for result in self.stored.tasks if result.task == task]
         answers = {answer.doc_id: answer for answer in self.stored.answers.get(task, ())}
         samples = [{sample.doc_id: sample for sample in result.samples} for result in results]
+        parts = [result.parts_by_id for result in results]
         return [
             ScoredDocument(
                 doc_id=doc_id,
@@ -79,8 +80,9 @@ class Replay:
                         filter=result.filter,
                         score=found[doc_id].score,
                         weight=found[doc_id].weight,
+                        parts=named.get(doc_id, ()),
                     )
-                    for result, found in zip(results, samples, strict=True)
+                    for result, found, named in zip(results, samples, parts, strict=True)
                 ),
                 answer=answers.get(doc_id),
             )

@@ -3,7 +3,12 @@
 import click
 
 from gate import __version__
+from gate.cli.action import action
+from gate.cli.bundle import bundle
+from gate.cli.detect import detect
 from gate.cli.evaluation import check, compare, demo, doctor, evaluate
+from gate.cli.init import init
+from gate.cli.publish import publish
 from gate.cli.static import explain, lint, list_tables
 
 EXIT_CODES = """
@@ -24,5 +29,19 @@ def cli() -> None:
     """The quality gate for quantized LLM checkpoints."""
 
 
-for command in (lint, check, evaluate, compare, explain, list_tables, doctor, demo):
+for command in (
+    lint,
+    check,
+    detect,
+    evaluate,
+    compare,
+    explain,
+    list_tables,
+    doctor,
+    bundle,
+    demo,
+    init,
+    publish,
+    action,
+):
     cli.add_command(command)

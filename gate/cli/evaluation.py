@@ -1,14 +1,24 @@
 """The commands that run a model, or look at what running one gave."""
 
 from decimal import Decimal, InvalidOperation
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gate import terminal
+from gate import interrupts, terminal
 from gate.cli import output as out
-from gate.cli.options import BATCH, REMOTE_CODE, REPORT, SETTINGS, request
+from gate.cli.options import (
+    BATCH,
+    POLICY,
+    PUBLISH_TEXT,
+    REMOTE_CODE,
+    REPORT,
+    SETTINGS,
+    policy_of,
+    request,
+)
 from gate.errors import ExitCode
 
 
@@ -33,8 +43,16 @@ class _Limit(click.ParamType[Decimal]):
 @click.option("--threshold", type=_Limit(), help="Replaces min_retention of every gating metric.")
 @click.option("--full", is_flag=True, help="Measure everything even when the verdict is settled.")
 @REPORT
+@PUBLISH_TEXT
+@POLICY
+@click.option(
+    "--reuse/--fresh",
+    default=None,
+    help="Keep the verdict, and return a kept one about the same bytes; --fresh judges them anew.",
+)
 @BATCH
 @REMOTE_CODE
+@interrupts.handled()
 def check(
     checkpoint: str,
     settings: Path | None,
@@ -42,24 +60,39 @@ def check(
     threshold: Decimal | None,
     full: bool,
     reports: tuple[str, ...],
+    publish_text: bool,
+    policy_commit: str | None,
+    reuse: bool | None,
     batch_size: int | None,
     trust_remote_code: bool,
 ) -> int:
     """Judge a checkpoint: static rules, perplexity, canary, tasks, verdict."""
+    from gate import bundle
     from gate import check as gate
 
     outputs = out.parse(reports)
-    asked = request(
-        checkpoint,
-        settings,
-        threshold=threshold,
-        baseline=baseline,
-        full=full,
-        batch_size=batch_size,
-        trust_remote_code=trust_remote_code,
-        store=lambda report: out.write([report], outputs),
-    )
-    report = gate.check(asked)
+    if baseline is not None and policy_commit is not None:
+        raise click.UsageError(
+            "--policy-commit takes the baseline from that commit: name it in its settings, not "
+            "by --baseline."
+        )
+    with policy_of(policy_commit, settings, threshold) as trusted:
+        asked = request(
+            checkpoint,
+            settings,
+            threshold=threshold,
+            baseline=baseline,
+            full=full,
+            batch_size=batch_size,
+            trust_remote_code=trust_remote_code,
+            publish_text=publish_text,
+            store=lambda report: out.write([report], outputs),
+            trusted=trusted,
+            reuse=reuse,
+        )
+        # Not one that lies in the checkout of a change.
+        bundle.use(asked.root)
+        report = gate.check(asked)
     out.show([report])
     return out.worst([report])
 
@@ -76,6 +109,7 @@ def check(
 )
 @BATCH
 @REMOTE_CODE
+@interrupts.handled()
 def evaluate(
     checkpoint: str,
     settings: Path | None,
@@ -84,7 +118,7 @@ def evaluate(
     trust_remote_code: bool,
 ) -> int:
     """Measure a checkpoint and store the result, for example as a baseline."""
-    from gate import check, records
+    from gate import bundle, check, records
     from gate.reports import text
 
     asked = request(
@@ -94,6 +128,7 @@ def evaluate(
         trust_remote_code=trust_remote_code,
         store=lambda result: records.write(output, result),
     )
+    bundle.use(asked.root)
     result = check.measure(asked)
     terminal.say(text.result(result, output, **terminal.style()))
     return ExitCode.PASS
@@ -124,12 +159,18 @@ def compare(baseline: Path, results: tuple[Path, ...], settings: Path | None, ki
 @click.command()
 @click.argument("checkpoint", required=False)
 @SETTINGS
-def doctor(checkpoint: str | None, settings: Path | None) -> int:
+@click.option("--offline", is_flag=True, help="Prove that evaluation needs no network.")
+def doctor(checkpoint: str | None, settings: Path | None, offline: bool) -> int:
     """Whether evaluation can run here: versions, devices, data, baseline, memory."""
-    from gate import check
+    from gate import bundle, check, preflight
+    from gate.offline import refuse_network
 
+    tried = refuse_network() if offline else None
+    asked = request(checkpoint or "", settings)
+    bundle.use(asked.root)
+    checks = (bundle.doctor(asked.root), check.doctor(asked), preflight.network(tried))
     broken = False
-    for found in check.doctor(request(checkpoint or "", settings)):
+    for found in chain.from_iterable(checks):
         broken = broken or found.error is not None
         mark = "ok     " if found.error is None else "missing"
         click.echo(f"{mark} {found.name}: {found.error.message if found.error else found.detail}")

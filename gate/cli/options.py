@@ -2,7 +2,8 @@
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import click
 from gate import terminal
 
 if TYPE_CHECKING:
+    from gate.policy import Trusted
     from gate.request import Request
 
 SETTINGS = click.option(
@@ -29,6 +31,16 @@ REPORT = click.option(
 REMOTE_CODE = click.option(
     "--trust-remote-code", is_flag=True, help="Let the checkpoint's own Python code run."
 )
+PUBLISH_TEXT = click.option(
+    "--publish-text",
+    is_flag=True,
+    help="Show prompts and answers of your own tasks in reports, too.",
+)
+POLICY = click.option(
+    "--policy-commit",
+    metavar="COMMIT",
+    help="Take settings, baselines and tasks from this commit, for example a pull request's base.",
+)
 BATCH = click.option("--batch-size", type=click.IntRange(1, 4096), help="Documents run together.")
 
 
@@ -41,15 +53,29 @@ def request(
     full: bool = False,
     batch_size: int | None = None,
     trust_remote_code: bool = False,
+    publish_text: bool = False,
     show_progress: bool = True,
     store: Callable[[Any], None] = lambda record: None,
+    trusted: "Trusted | None" = None,
+    reuse: bool | None = None,
 ) -> "Request":
-    """The settings, with what the command line says instead."""
+    """The settings, with what the command line says instead.
+
+    Args:
+        trusted: Settings that were taken from a commit; left out, they are read here.
+    """
     from gate import settings
     from gate.request import Request
 
-    loaded, root = settings.load(settings_file, threshold)
-    changes = {"batch_size": batch_size, "trust_remote_code": trust_remote_code or None}
+    if trusted is not None:
+        loaded, root = trusted.settings, trusted.root
+    else:
+        loaded, root = settings.load(settings_file, threshold)
+    changes = {
+        "batch_size": batch_size,
+        "trust_remote_code": trust_remote_code or None,
+        "publish_text": publish_text or None,
+    }
     loaded = loaded.model_copy(update={k: v for k, v in changes.items() if v is not None})
     return Request(
         checkpoint=checkpoint,
@@ -61,4 +87,20 @@ def request(
         settings_file=settings_file,
         baseline=baseline,
         full=full,
+        trusted=trusted,
+        reuse=reuse,
     )
+
+
+@contextmanager
+def policy_of(
+    commit: str | None, settings_file: Path | None, threshold: Decimal | None = None, **more: Any
+) -> "Iterator[Trusted | None]":
+    """The settings of a commit while they are needed; None where no commit is named."""
+    if commit is None:
+        yield None
+        return
+    from gate import policy
+
+    with policy.opened(commit, settings_file, threshold, **more) as trusted:
+        yield trusted

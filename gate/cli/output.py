@@ -60,8 +60,9 @@ def show(reports: Sequence["Report"], kind: str = "text") -> None:
 
 
 def worst(reports: Sequence["Report"]) -> int:
-    """The exit code of the worst verdict."""
+    """The exit code of the worst verdict that decides."""
     codes = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "inconclusive": ExitCode.INCONCLUSIVE}
-    outcomes = {codes[report.verdict.outcome] for report in reports}
+    deciding = [r for r in reports if r.policy is None or not r.policy.advisory]
+    outcomes = {codes[report.verdict.outcome] for report in deciding}
     # A FAIL outweighs an INCONCLUSIVE.
     return ExitCode.FAIL if ExitCode.FAIL in outcomes else max(outcomes, default=ExitCode.PASS)

@@ -8,7 +8,7 @@ import click
 
 from gate import terminal
 from gate.cli import output as out
-from gate.cli.options import REPORT, SETTINGS, request
+from gate.cli.options import POLICY, REPORT, SETTINGS, policy_of, request
 from gate.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class _Rules(click.ParamType[tuple[str, ...]]):
 @click.option("--memory", metavar="SIZE", help="Memory of all devices together, for example 36GB.")
 @click.option("--context", type=click.IntRange(1), help="Tokens of one sequence in the KV cache.")
 @click.option("--concurrency", type=click.IntRange(1), help="Sequences at a time.")
+@POLICY
 def lint(
     checkpoints: tuple[str, ...],
     settings: Path | None,
@@ -67,12 +68,14 @@ def lint(
     headers_only: bool,
     whole: bool,
     reference: str | None,
+    policy_commit: str | None,
     **target: Any,
 ) -> int:
     """Validate checkpoints statically: no model, no GPU, headers and scales only.
 
     A CHECKPOINT is a directory, org/name@revision on the hub, or files: those of one directory
-    are judged together. A JSON configuration stands for its directory.
+    are judged together. A JSON configuration stands for its directory, and the first file of a
+    GGUF series for all of it.
     """
     from gate import subjects
     from gate.request import Look
@@ -89,7 +92,9 @@ def lint(
         reference=reference,
         target=_target(**target),
     )
-    done = subjects.lint(request("", settings, show_progress=False), checkpoints, look, whole=whole)
+    with policy_of(policy_commit, settings, files=False) as trusted:
+        asked = request("", settings, show_progress=False, trusted=trusted)
+        done = subjects.lint(asked, checkpoints, look, whole=whole)
     out.write(done, outputs)
     out.show(done, kind)
     return ExitCode.PASS if exit_zero else out.worst(done)

@@ -123,16 +123,28 @@ def require_scorer(task: task_files.TaskFile) -> None:
             f"task {name} is scored with {', '.join(missing)}, which is not installed",
             f"Run: pip install {' '.join(missing)}",
         )
-    if "punkt_tab" in source:
-        import nltk
+    if "punkt_tab" in source and sentence_data() is None:
+        raise BackendUnavailableError(
+            f"task {name} is scored with NLTK's punkt_tab, which is not here",
+            "Run: python -m nltk.downloader punkt_tab (or point NLTK_DATA at a copy)",
+        )
 
-        try:
-            nltk.data.find("tokenizers/punkt_tab")
-        except LookupError as error:
-            raise BackendUnavailableError(
-                f"task {name} is scored with NLTK's punkt_tab, which is not here",
-                "Run: python -m nltk.downloader punkt_tab (or point NLTK_DATA at a copy)",
-            ) from error
+
+def needs_sentence_data(task: task_files.TaskFile) -> bool:
+    """Whether the task is scored with NLTK's sentence data."""
+    return "punkt_tab" in _scorer_source(task)
+
+
+def sentence_data() -> Path | None:
+    """Where NLTK's sentence data lies: a directory, or the archive that NLTK downloads."""
+    import nltk
+
+    try:
+        found = nltk.data.find("tokenizers/punkt_tab")
+    except LookupError:
+        return None
+    archive = getattr(found, "zipfile", None)
+    return Path(archive.filename if archive is not None else found.path)
 
 
 def draws_lots(task: task_files.TaskFile) -> bool:

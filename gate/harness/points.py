@@ -1,12 +1,19 @@
 """What lm-eval's values are worth in points, where its aggregation is a mean."""
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gate.records import Points
+from gate.records import Part, Points
 
 Aggregation = Callable[[list[Any]], float]
+
+KIND = re.compile(r"\w{1,60}(?::\w{1,60})+", re.ASCII)
+"""An instruction's name in IFEval and what follows it, such as `punctuation:no_comma`.
+
+Anything else may be text of the document, such as a choice or an answer, which is no name.
+"""
 
 
 def _aggregates(aggregate: Aggregation, values: list[Any], to: float) -> bool:
@@ -28,11 +35,32 @@ def by_instruction(aggregate: Aggregation) -> bool:
     return _aggregates(aggregate, [[True, False, True], [False]], 0.5)
 
 
-def earned(metric: str, name: str, value: Any, aggregate: Aggregation) -> Points:
+def earned(
+    metric: str, name: str, value: Any, aggregate: Aggregation, doc: Mapping[str, Any]
+) -> Points:
     """What one document earned in one metric under one answer filter."""
     if by_instruction(aggregate):
-        return Points(metric=metric, filter=name, score=sum(value), weight=len(value))
+        return Points(
+            metric=metric,
+            filter=name,
+            score=sum(value),
+            weight=len(value),
+            parts=_parts(value, doc),
+        )
     return Points(metric=metric, filter=name, score=float(value))
+
+
+def _parts(values: Sequence[Any], doc: Mapping[str, Any]) -> tuple[Part, ...]:
+    """Each value under the name that the document gives it; none where it names no parts."""
+    for names in doc.values():
+        if (
+            isinstance(names, list)
+            and len(names) == len(values)
+            and all(isinstance(name, str) and KIND.fullmatch(name) for name in names)
+        ):
+            pairs = zip(names, values, strict=True)
+            return tuple(Part(kind=kind, score=float(value)) for kind, value in pairs)
+    return ()
 
 
 def raw(points: Points, in_parts: bool) -> Any:

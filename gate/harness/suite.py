@@ -7,13 +7,14 @@ import random
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gate.errors import BackendError, SettingsError
 from gate.harness import loading, task_files
 from gate.harness.generation import LanguageModel, answer, recording, within_memory
 from gate.harness.points import by_instruction, earned, raw
 from gate.harness.task import Task, build
+from gate.offline import cached_files
 from gate.records import Answer, ScoredDocument, TaskSetup
 from gate.settings import TaskRun
 
@@ -178,6 +179,39 @@ def probe(
     return run.options.documents
 
 
+class Sources(NamedTuple):
+    """What a task is made of, beside lm-eval's own package.
+
+    Attributes:
+        files: Task files, Python beside them, local documents.
+        data: The data set's files in the cache; empty where local documents are named.
+        sentences: NLTK's sentence data, where the task is scored with it.
+    """
+
+    files: tuple[Path, ...]
+    data: tuple[Path, ...]
+    sentences: Path | None
+
+
+def sources(
+    run: TaskRun, root: Path, include_path: str | None, allow_unsafe_tasks: Sequence[str]
+) -> Sources:
+    """Every file that a task reads; its data set is fetched where it is not cached.
+
+    Raises:
+        SettingsError, BackendUnavailableError: As `Harness`.
+    """
+    file = _task_file(run, root, include_path, allow_unsafe_tasks)
+    beside = (function.file for function in file.functions if function.file.is_file())
+    own = [p for p in (*file.files, *beside) if not p.is_relative_to(task_files.package())]
+    sentences = loading.sentence_data() if loading.needs_sentence_data(file) else None
+    if run.options.documents is not None:
+        return Sources((*own, root / run.options.documents), (), sentences)
+    dataset = file.config.get("dataset_path")
+    task = loading.load_task(run.task, file.path, dataset, model_path="")
+    return Sources(tuple(own), cached_files(task.dataset, f"task {run.task}"), sentences)
+
+
 def _task_file(
     run: TaskRun, root: Path, include_path: str | None, allow_unsafe_tasks: Sequence[str]
 ) -> task_files.TaskFile:
@@ -198,7 +232,7 @@ def _scored(task: Task, doc_id: int, group: list[Any], lm: LanguageModel) -> Sco
             copy.deepcopy(group[0].doc), [instance.filtered_resps[name] for instance in group]
         )
         points += [
-            earned(metric, name, values[metric], aggregate)
+            earned(metric, name, values[metric], aggregate, group[0].doc)
             for metric, aggregate in task.aggregations.items()
             if metric in values
         ]

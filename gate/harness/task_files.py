@@ -57,12 +57,14 @@ class TaskFile:
         config: Merged, the including file's keys over the included ones'.
         functions: Of all files.
         declared_unsafe: Whether any of the files says `unsafe_code`.
+        files: This one and all that it includes.
     """
 
     path: Path
     config: Mapping[str, Any]
     functions: tuple[Function, ...]
     declared_unsafe: bool
+    files: tuple[Path, ...]
 
     @property
     def is_lm_evals(self) -> bool:
@@ -110,9 +112,9 @@ def locate(task: str, root: Path, include_path: str | None) -> Path | None:
     for directory in [root / include_path] if include_path else []:
         if not directory.is_dir():
             raise SettingsError(f"include_path {directory} is no directory", "Mend include_path.")
-        if found := _names(directory.resolve()).get(task):
+        if found := names(directory.resolve()).get(task):
             return found
-    return _names(package() / "tasks").get(task)
+    return names(package() / "tasks").get(task)
 
 
 def mentioned(name: str) -> bool:
@@ -123,12 +125,12 @@ def mentioned(name: str) -> bool:
 
 def nearest(name: str) -> list[str]:
     """The three of lm-eval's task names that are most like one."""
-    return difflib.get_close_matches(name, _names(package() / "tasks"), n=3, cutoff=0.3)
+    return difflib.get_close_matches(name, names(package() / "tasks"), n=3, cutoff=0.3)
 
 
 @functools.cache
-def _names(directory: Path) -> dict[str, Path]:
-    """Task name to file: the first in path order, as lm-eval decides."""
+def names(directory: Path) -> dict[str, Path]:
+    """Task name to file, of a directory: the first in path order, as lm-eval decides."""
     found: dict[str, Path] = {}
     for path in sorted(directory.glob("**/*.yaml"), key=Path.as_posix):
         if match := TASK_LINE.search(path.read_bytes()):
@@ -140,7 +142,6 @@ def read(path: Path, within: Collection[Path]) -> TaskFile:
     """Read a task file and what it includes.
 
     Args:
-        path: The file.
         within: Directories, beside the file's own and lm-eval's, from which it may include.
 
     Raises:
@@ -151,7 +152,7 @@ def read(path: Path, within: Collection[Path]) -> TaskFile:
     config = _merge(path.resolve(), roots, files)
     functions = tuple(function for _, own in files for function in _functions(own))
     unsafe = any(own.get("unsafe_code") not in {None, False} for _, own in files)
-    return TaskFile(path.resolve(), config, functions, unsafe)
+    return TaskFile(path.resolve(), config, functions, unsafe, tuple(path for path, _ in files))
 
 
 def _merge(

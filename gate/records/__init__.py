@@ -4,10 +4,12 @@ A record is frozen, refuses unknown fields and is written atomically. Stored doc
 `schema_version`: an older one is read, a newer one is refused.
 """
 
+from gate.records.bundling import Bundle
 from gate.records.evaluating import (
     Answer,
     EarlyStop,
     EvalResult,
+    Part,
     PerplexityResult,
     Points,
     RoundingFloor,
@@ -22,6 +24,8 @@ from gate.records.judging import (
     BaselineInfo,
     CanaryAnswer,
     Comparison,
+    Flip,
+    InstructionChange,
     Outcome,
     Report,
     Verdict,
@@ -47,8 +51,6 @@ from gate.records.running import (
     Detection,
     Failure,
     GateRun,
-    Policy,
-    ReferencePin,
     Status,
     Waiver,
 )
@@ -60,11 +62,13 @@ from gate.records.storing import (
     write,
     write_text,
 )
+from gate.records.trusting import Policy, ReferencePin
 
 __all__ = [
     "SCHEMA_VERSION",
     "Answer",
     "BaselineInfo",
+    "Bundle",
     "CanaryAnswer",
     "ChangedCheckpoint",
     "Comparison",
@@ -77,11 +81,14 @@ __all__ = [
     "Failure",
     "Finding",
     "Fit",
+    "Flip",
     "GateRun",
+    "InstructionChange",
     "LayerError",
     "LintResult",
     "MemoryNeed",
     "Outcome",
+    "Part",
     "PerplexityResult",
     "Points",
     "Policy",

@@ -42,6 +42,17 @@ class Size(Record):
         return self.reference_bytes / self.stored_bytes if self.reference_bytes else None
 
 
+class Part(Record):
+    """One of the things that a document asks for, for example an instruction of IFEval.
+
+    Attributes:
+        kind: What the document calls it, such as `punctuation:no_comma`.
+    """
+
+    kind: str
+    score: float
+
+
 class SampleScore(Record):
     """One document's result (names after lm-eval).
 
@@ -72,12 +83,17 @@ class Answer(Record):
 
 
 class Points(Record):
-    """What one document earned in one metric under one answer filter."""
+    """What one document earned in one metric under one answer filter.
+
+    Attributes:
+        parts: What the score is the sum of, where the document names it.
+    """
 
     metric: str
     filter: str
     score: float
     weight: float = 1.0
+    parts: tuple[Part, ...] = ()
 
 
 class ScoredDocument(Record):
@@ -123,14 +139,30 @@ class EarlyStop(Record):
 
 
 class TaskResult(Record):
-    """One metric of one task, with every document's score, in document order."""
+    """One metric of one task, with every document's score, in document order.
+
+    Attributes:
+        parts: What each sample's score is the sum of; empty where documents do not name it.
+    """
 
     task: str
     metric: str
     filter: str
     higher_is_better: bool
     samples: tuple[SampleScore, ...]
+    parts: tuple[tuple[Part, ...], ...] = ()
     early_stop: EarlyStop | None = None
+
+    @property
+    def label(self) -> str:
+        """The metric as lm-eval names it: with its filter, where that is not the only one."""
+        return self.metric if self.filter == "none" else f"{self.metric},{self.filter}"
+
+    @property
+    def parts_by_id(self) -> dict[int, tuple[Part, ...]]:
+        """Document id to the parts of its score."""
+        pairs = zip(self.samples, self.parts, strict=False)
+        return {sample.doc_id: parts for sample, parts in pairs}
 
     @property
     def value(self) -> float:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from gate.records.evaluating import EvalResult, Size
 from gate.records.linting import LintResult
 from gate.records.storing import SCHEMA_VERSION, Record
+from gate.records.trusting import Policy
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 
@@ -52,14 +53,53 @@ class Comparison(Record):
 
 
 class CanaryAnswer(Record):
-    """A prompt on which the candidate degenerated and the baseline did not."""
+    """A prompt on which the candidate degenerated and the baseline did not.
+
+    Attributes:
+        prompt, baseline, candidate: Texts; None where they are private or were not kept.
+    """
 
     task: str
     doc_id: int
     defect: str
-    prompt: str
-    baseline: str
-    candidate: str
+    prompt: str | None
+    baseline: str | None
+    candidate: str | None
+
+
+class Flip(Record):
+    """A document that both models scored differently.
+
+    Attributes:
+        gained: Whether the candidate did better.
+        parts: What it lost or gained, where the document names its parts.
+        prompt, baseline, candidate: Texts; None where they are private or were not kept.
+    """
+
+    task: str
+    metric: str
+    doc_id: int
+    gained: bool
+    parts: tuple[str, ...] = ()
+    prompt: str | None
+    baseline: str | None
+    candidate: str | None
+
+
+class InstructionChange(Record):
+    """What became of one kind of instruction, over all documents that have it.
+
+    Attributes:
+        n: How often it was given.
+        baseline, candidate: How often it was followed, in points.
+    """
+
+    task: str
+    metric: str
+    kind: str
+    n: int
+    baseline: float
+    candidate: float
 
 
 class Verdict(Record):
@@ -80,7 +120,11 @@ class Verdict(Record):
 
 
 class BaselineInfo(Record):
-    """Which baseline was used."""
+    """Which baseline was used.
+
+    Attributes:
+        fingerprint: See `baseline.fingerprint`; None in reports of versions without one.
+    """
 
     path: str
     model: str
@@ -88,6 +132,7 @@ class BaselineInfo(Record):
     weights_digest: str
     date: str
     device: str
+    fingerprint: str | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -99,6 +144,11 @@ class Report(Record):
         files: The weight files to which the look was limited; empty for all.
         command: The command that repeats this run.
         settings: As used, defaults filled in.
+        flips: Documents that moved the deciding metrics, the first few; losses before gains.
+        instructions: Kinds of instruction whose points changed, the worst first.
+        private_tasks: Tasks of the user's own, whose prompts and answers are left out.
+        policy: By whose settings and baselines, where those of a commit were asked for.
+        reused_from: When the same bytes were measured, where their stored result was used.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -113,5 +163,10 @@ class Report(Record):
     evaluation: EvalResult | None
     baseline: BaselineInfo | None
     verdict: Verdict
+    flips: tuple[Flip, ...] = ()
+    instructions: tuple[InstructionChange, ...] = ()
+    private_tasks: tuple[str, ...] = ()
+    policy: Policy | None = None
+    reused_from: str | None = None
     date: str
     duration_s: float

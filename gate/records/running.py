@@ -4,6 +4,7 @@ from typing import Literal
 
 from gate.records.judging import Report
 from gate.records.storing import SCHEMA_VERSION, Record
+from gate.records.trusting import Policy
 
 
 class ChangedCheckpoint(Record):
@@ -12,7 +13,7 @@ class ChangedCheckpoint(Record):
     Attributes:
         path: Directory or GGUF file in the repository, `/` between names and `.` for its root; or
             a pin of the settings, `org/name@revision`.
-        previous: Where it lay before it was renamed.
+        previous: Where it lay before it was renamed; of a pin, what was pinned before.
         files: Changed files, the first hundred by name.
         pointers: How many of its files are Git LFS pointers in the head commit.
     """
@@ -24,29 +25,6 @@ class ChangedCheckpoint(Record):
     pointers: int = 0
 
 
-class Detection(Record):
-    """What changed between two commits.
-
-    Attributes:
-        base: The commit compared with: the merge base where there is one; None for everything.
-        head: The commit that is judged.
-        source: How both were read, in words: "git", "git, base commit fetched", "API".
-        policy_files: Changed files that settings, baselines or tasks are made of.
-    """
-
-    schema_version: int = SCHEMA_VERSION
-    base: str | None
-    head: str | None
-    source: str
-    checkpoints: tuple[ChangedCheckpoint, ...] = ()
-    policy_files: tuple[str, ...] = ()
-
-    @property
-    def present(self) -> tuple[ChangedCheckpoint, ...]:
-        """Those that can be judged: all but the removed ones."""
-        return tuple(found for found in self.checkpoints if found.change != "removed")
-
-
 class Failure(Record):
     """A checkpoint without a verdict, and why."""
 
@@ -56,32 +34,33 @@ class Failure(Record):
     hint: str
 
 
-class ReferencePin(Record):
-    """A checkpoint whose reference the change under test pins anew."""
-
-    path: str
-    base: str | None
-    head: str | None
-
-
-class Policy(Record):
-    """Whose settings, baselines and tasks decided.
+class Detection(Record):
+    """What changed between two commits.
 
     Attributes:
-        commit: From which they were taken; None for the working tree.
-        digest: SHA-256 over the names and contents of all of these files.
-        changed: Files of that kind that the change under test touches; shown, never used.
-        references: References that the change pins anew, which are used where their baseline is
-            already kept.
-        advisory: The base commit has no settings, so those of the change were used and decide
-            nothing.
+        base: The commit compared with: the merge base where there is one; None for everything.
+        head: The commit that is judged.
+        source: How both were read, in words: "git", "git, base commit fetched", "API".
+        policy_files: Changed files that settings, baselines or tasks are made of.
+        left_out: Changed checkpoints that the path filters leave out.
+        submodules: Submodules that were moved to another commit; they are not looked into.
+        failures: Changed checkpoints that cannot be judged, as their names are no paths.
     """
 
-    commit: str | None
-    digest: str
-    changed: tuple[str, ...] = ()
-    references: tuple[ReferencePin, ...] = ()
-    advisory: bool = False
+    schema_version: int = SCHEMA_VERSION
+    base: str | None
+    head: str | None
+    source: str
+    checkpoints: tuple[ChangedCheckpoint, ...] = ()
+    policy_files: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    submodules: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def present(self) -> tuple[ChangedCheckpoint, ...]:
+        """Those that can be judged: all but the removed ones."""
+        return tuple(found for found in self.checkpoints if found.change != "removed")
 
 
 class Waiver(Record):

@@ -3,10 +3,10 @@
 Source: https://docs.github.com/actions/reference/workflow-commands-for-github-actions
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from gate.records import Finding, Report
+from gate.records import Failure, Finding, GateRun, Report
 from gate.reports import findings, wording
 from gate.reports.wording import plain
 
@@ -27,9 +27,32 @@ class Annotation(NamedTuple):
 
 def render(*reports: Report) -> str:
     """One command a line: of each severity the first findings, and one for all that are left."""
+    return _lines(reports, {})
+
+
+def render_run(run: GateRun, warnings: Sequence[str] = ()) -> str:
+    """The same of a whole run: checkpoints without a verdict come first.
+
+    Args:
+        warnings: What else is to be said, before the findings.
+    """
+    first = {
+        "error": [_failure(failure) for failure in run.failures],
+        "warning": [Annotation("", "quant-gate", warning) for warning in warnings],
+    }
+    return _lines(run.reports, first)
+
+
+def _failure(failure: Failure) -> Annotation:
+    message = f"{plain(failure.message)}\nFix: {plain(failure.hint)}"
+    return Annotation("", f"No verdict: {failure.checkpoint}", message)
+
+
+def _lines(reports: Sequence[Report], first: Mapping[str, Sequence[Annotation]]) -> str:
     lines: list[str] = []
     for severity, command in COMMANDS.items():
-        found = [each for report in reports for each in _annotations(report, severity)]
+        found = [*first.get(severity, ())]
+        found += [each for report in reports for each in _annotations(report, severity)]
         shown = found if len(found) <= MOST else found[: MOST - 1]
         lines += [_command(command, each) for each in shown]
         if len(found) > len(shown):

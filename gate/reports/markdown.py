@@ -7,14 +7,15 @@ it may become a table row, a link, a mention, a tag or a code block: it is writt
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from gate.records import CanaryAnswer, Comparison, EvalResult, Finding, Report
 from gate.reports import evidence, findings, wording
 from gate.reports.wording import plain
 
 MOST_REASONS = 50
-ICONS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
+MAX_COMMAND_CHARS = 4000
+ICONS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️", "skipped": "➖", "error": "⛔"}
 
 # GitHub looks for mentions, issue numbers and addresses in the finished page, where a backslash
 # no longer helps; a zero-width space inside them does, and is not seen.
@@ -22,19 +23,65 @@ _BREAK = "\N{ZERO WIDTH SPACE}"
 _AUTOLINK = re.compile(r"@|#(?=\w)|(?i:GH-)(?=\d)|:(?=//)|(?i:\bwww(?=\.))|(?i:mailto|xmpp):")
 _MARKUP = re.compile(r"([\\`*_\[\]~$!{}()])")
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"})
+_ADDRESS = re.compile(r"https?://[A-Za-z0-9._~:/?=&%+-]{1,2000}")
+_COMMAND = re.compile(r"([^:]*:) ((?:gate|git|pip|python|export) .+)")
 _LINE_START = re.compile(r"^([-+=#]|\d+(?=[.)](?:\s|$)))")
 
 
-def escape(text: str) -> str:
+def escape(text: str, limit: int = wording.MAX_MESSAGE_CHARS) -> str:
     """Untrusted text as Markdown that shows it on one line, in a paragraph or a table cell."""
-    text = _AUTOLINK.sub(lambda match: match[0] + _BREAK, plain(text))
+    text = _AUTOLINK.sub(lambda match: match[0] + _BREAK, plain(text, limit=limit))
     text = _MARKUP.sub(r"\\\1", text.translate(_ENTITIES))
     return _LINE_START.sub(lambda match: f"&#{ord(match[0][0])};{match[0][1:]}", text)
 
 
-def code(text: str) -> str:
+def escape_lines(text: str, limit: int) -> str:
+    """Untrusted text with its line ends, as Markdown in a paragraph or a table cell."""
+    text = re.sub(r"\n{3,}", "\n\n", plain(text, lines=True, limit=limit))
+    return "<br>".join(escape(line, limit) for line in text.split("\n"))
+
+
+def escape_tag(text: str, limit: int = wording.MAX_MESSAGE_CHARS) -> str:
+    """Untrusted text on one line inside a tag, such as `<summary>`, where no Markdown is read."""
+    return html.escape(_AUTOLINK.sub(lambda match: match[0] + _BREAK, plain(text, limit=limit)))
+
+
+def unbroken(cell: str) -> str:
+    """A table cell of numbers, whose words stay on one line."""
+    return cell.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def fence(text: str) -> str:
+    """Untrusted text, such as a command, as a code block."""
+    text = plain(text, lines=True, limit=MAX_COMMAND_CHARS)
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    ticks = "`" * max(3, longest + 1)
+    return f"{ticks}\n{text}\n{ticks}"
+
+
+def fold(title: str, inside: Iterable[str]) -> Iterator[str]:
+    """Blocks below a line that opens them; the title is untrusted text."""
+    yield f"<details><summary>{escape_tag(title)}</summary>"
+    yield from inside
+    yield "</details>"
+
+
+def link(text: str, address: str | None) -> str:
+    """A link; the text alone where the address is none that could be meant."""
+    if address is None or not _ADDRESS.fullmatch(address):
+        return escape(text)
+    return f"[{escape(text)}]({address})"
+
+
+def advice(text: str) -> str:
+    """What to do; the command at its end as one can copy it, without `escape`'s invisible signs."""
+    found = _COMMAND.fullmatch(plain(text))
+    return f"{escape(found[1])} {code(found[2])}" if found else escape(text)
+
+
+def code(text: str, limit: int = wording.MAX_MESSAGE_CHARS) -> str:
     """Untrusted text as an inline code span, in a paragraph or a table cell."""
-    text = plain(text)
+    text = plain(text, limit=limit)
     if not text:
         return ""
     # A pipe ends a table cell even inside a code span, and no escape works in both places.
@@ -82,11 +129,11 @@ def variants(
         rows: Name, result and comparisons of each variant.
     """
     header, cells = wording.variant_table(baseline, rows)
-    return _table(header, [[code(row[0]), *map(escape, row[1:])] for row in cells]) + "\n"
+    return table(header, [[code(row[0]), *map(escape, row[1:])] for row in cells]) + "\n"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A pipe table; the rows are Markdown already, the header is not."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A pipe table of numbers; the rows are Markdown already, the header is not."""
     align = [":--", *["--:"] * (len(header) - 1)]
     lines = [[escape(name) for name in header], align, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -104,7 +151,7 @@ def _metrics(comparisons: Sequence[Comparison]) -> list[str]:
                 shown if comparison.outcome is None else f"**{shown}**",
             ]
         )
-    blocks = [_table(wording.METRIC_COLUMNS, rows)]
+    blocks = [table(wording.METRIC_COLUMNS, rows)]
     sentences = wording.budget_sentences(comparisons)
     if sentences:
         blocks.append("\n".join(f"- Error budget, {escape(sentence)}" for sentence in sentences))
@@ -117,7 +164,11 @@ def _canary(answers: Sequence[CanaryAnswer]) -> list[str]:
     blocks = []
     for answer in answers[: wording.MAX_CANARY]:
         title = f"{answer.task} document {answer.doc_id}: {answer.defect}"
-        blocks.append(f"### {escape(title)}\n\nPrompt: {escape(answer.prompt)}")
+        blocks.append(f"### {escape(title)}")
+        if answer.prompt is not None:
+            blocks.append(f"Prompt: {escape(answer.prompt)}")
+        if answer.baseline is None or answer.candidate is None:
+            continue
         blocks.append(
             "<table><tr><th>baseline</th><th>candidate</th></tr><tr>"
             f"<td valign=top><pre>{_answer(answer.baseline)}</pre></td>"
@@ -139,13 +190,13 @@ def _lint(report: Report) -> list[str]:
     blocks = [f"### Lint: {findings.summary(lint)}"]
     rows = [_finding(report, finding) for finding in findings.listed(lint)]
     if rows:
-        blocks.append(_left_table(["severity", "rule", "finding", "fix"], rows))
+        blocks.append(left_table(["severity", "rule", "finding", "fix"], rows))
     more = findings.more(lint)
     if more:
         blocks.append(more)
     layers = [[code(name), *map(escape, cells)] for name, *cells in evidence.layer_rows(lint)]
     if layers:
-        blocks.append(_table(evidence.LAYER_COLUMNS, layers))
+        blocks.append(table(evidence.LAYER_COLUMNS, layers))
     aside = [
         f"- ignored {code(f.rule)}: {escape(f.message)} (because: {escape(f.ignored or '')})"
         for f in findings.ignored(lint)
@@ -170,6 +221,7 @@ def _finding(report: Report, finding: Finding) -> list[str]:
     ]
 
 
-def _left_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def left_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A pipe table of texts; header and rows are Markdown already."""
     lines = [header, [":--"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

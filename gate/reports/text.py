@@ -180,7 +180,11 @@ def _canary(answers: Sequence[CanaryAnswer]) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for answer in answers[: wording.MAX_CANARY]:
         title = f"{answer.task} document {answer.doc_id}: {answer.defect}"
-        parts += [Text(), Text(plain(title), style="bold"), Text(f"Prompt: {plain(answer.prompt)}")]
+        parts += [Text(), Text(plain(title), style="bold")]
+        if answer.prompt is not None:
+            parts.append(Text(f"Prompt: {plain(answer.prompt)}"))
+        if answer.baseline is None or answer.candidate is None:
+            continue
         table = headed_table()
         table.add_column("baseline", ratio=1, overflow="fold")
         table.add_column("candidate", ratio=1, overflow="fold")

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from gate.records import Comparison, EvalResult, LintResult, Report, Size
+from gate.records import Comparison, EvalResult, LintResult, Policy, Report, Size
 
 VERDICTS = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE"}
 
@@ -21,6 +21,7 @@ METRIC_COLUMNS = (
 MAX_MESSAGE_CHARS = 600
 MAX_ANSWER_CHARS = 1500
 MAX_CANARY = 3
+MOST_CHANGED = 10
 MAX_ALGORITHMS = 6
 
 # Terminal commands: CSI, OSC with its text, and two-byte escapes.
@@ -160,6 +161,11 @@ def stored(nbytes: int) -> str:
 def facts(report: Report) -> list[tuple[str, str]]:
     """Name and sentence of what else a reader wants to know, in order."""
     found: list[tuple[str, str]] = []
+    if report.reused_from is not None:
+        sentence = f"from the run of {report.reused_from}: the same bytes under the same settings"
+        found.append(("Reused", sentence))
+    if report.policy is not None:
+        found += policy_sentences(report.policy)
     if report.lint.format is not None:
         found.append(("Format", format_sentence(report.lint)))
     if report.size is not None:
@@ -168,6 +174,10 @@ def facts(report: Report) -> list[tuple[str, str]]:
     if result is not None and (missing := not_run(result)):
         sentence = f"{missing}: the verdict was settled before; --full measures everything"
         found.append(("Not run", sentence))
+    if report.private_tasks:
+        names = ", ".join(report.private_tasks)
+        sentence = f"prompts and answers of {names} are left out; publish_text: true shows them"
+        found.append(("Private", sentence))
     if result is not None and result.rounding_floor is not None:
         floor = result.rounding_floor
         found.append(
@@ -190,6 +200,29 @@ def facts(report: Report) -> list[tuple[str, str]]:
     return found
 
 
+def policy_sentences(policy: Policy) -> list[tuple[str, str]]:
+    """By whose settings it was judged, and what of a change was not used."""
+    commit = (policy.commit or "")[:12]
+    if policy.advisory:
+        sentence = (
+            f"commit {commit} has no settings: those of the change were used, and this verdict "
+            "decides nothing"
+        )
+    else:
+        sentence = f"settings, baselines and tasks of commit {commit}"
+    found = [("Policy", sentence)]
+    if policy.changed and not policy.advisory:
+        names = ", ".join(policy.changed[:MOST_CHANGED])
+        rest = len(policy.changed) - MOST_CHANGED
+        more = f" and {count(rest, 'more file')}" if rest > 0 else ""
+        found.append(("Not used", f"{names}{more}, which the change edits"))
+    found += [
+        ("Reference", f"{pin.path}: {pin.base or 'none'} before, {pin.head or 'none'} now")
+        for pin in policy.references
+    ]
+    return found
+
+
 def not_run(result: EvalResult) -> str:
     """Tasks that were planned and have no result, separated by commas."""
     measured = {task.task for task in result.tasks}
@@ -209,6 +242,11 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def points(value: float) -> str:
+    """Whole where it is, for example: "12", "1,250", "0.25"."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
 
 
 def count(number: int, noun: str) -> str:

@@ -13,7 +13,6 @@ from tiny_models import VOCABULARY, export, llama, opened, qwen3_moe, vision_lan
 
 from gate import activations
 from gate.backends.hf import Hf, kl_divergence
-from gate.backends.hf_memory import fewest_devices
 from gate.errors import (
     BackendError,
     BackendUnavailableError,
@@ -384,16 +383,6 @@ def test_memory_that_runs_out_is_told_apart(
         error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
         with pytest.raises(RuntimeError, match="mat1"):
             loaded.logprobs(WINDOWS)
-
-
-def test_the_fewest_devices_are_used() -> None:
-    """Emptiest first; one where one suffices."""
-    free = {0: 10, 1: 30, 2: 20}
-    assert fewest_devices(free, 30) == {1: 30}
-    assert fewest_devices(free, 31) == {1: 30, 2: 20}
-    assert fewest_devices(free, 60) == {1: 30, 2: 20, 0: 10}
-    with pytest.raises(OutOfMemoryError, match="3 devices"):
-        fewest_devices(free, 61)
 
 
 @pytest.fixture

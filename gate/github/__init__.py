@@ -1,0 +1,1 @@
+"""GitHub: what started this run, its API, and what is told there."""
