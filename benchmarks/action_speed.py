@@ -31,7 +31,7 @@ def step(work: Path, repository: Path, payload: object, **inputs: str) -> tuple[
     output, event = work / "output", work / "event.json"
     output.write_text("")
     event.write_text(json.dumps(payload))
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")}
     environment = {
         "GITHUB_EVENT_NAME": "pull_request",
         "GITHUB_EVENT_PATH": str(event),
@@ -47,7 +47,8 @@ def step(work: Path, repository: Path, payload: object, **inputs: str) -> tuple[
     )  # fmt: skip
     seconds = time.perf_counter() - started
     lines = output.read_text().splitlines()
-    return lines[1] or "found", seconds
+    last = max(number for number, line in enumerate(lines) if line.startswith("status<<"))
+    return lines[last + 1] or "found", seconds
 
 
 def main() -> None:

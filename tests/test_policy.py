@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -316,6 +316,28 @@ def test_settings_below_the_root_may_name_files_beside_them(repository: Reposito
             pass
 
 
+def test_a_file_of_the_machine_is_read_there_and_counts(
+    repository: Repository, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    (outside / "tasks").mkdir(parents=True)
+    (outside / "tasks" / "own.yaml").write_text("task: own")
+    (outside / "answers.json").write_text("{}")
+    text = SETTINGS.replace("answers.json", str(outside / "answers.json"))
+    (repository.root / FILE).write_text(text + f"include_path: {outside / 'tasks'}\n")
+    base = repository.commit("Name files of the runner")
+    settings, root = load(repository.root / FILE)
+    digests = set()
+    for content in ("task: own", "task: other"):
+        (outside / "tasks" / "own.yaml").write_text(content)
+        with opened(repository, base) as trusted:
+            assert trusted.root / str(trusted.settings.answers) == outside / "answers.json"
+            assert not list(trusted.root.rglob("own.yaml"))
+            assert trusted.record.digest == policy.working(settings, None, root).digest
+            digests.add(trusted.record.digest)
+    assert len(digests) == 2
+
+
 def test_a_commit_that_is_not_here_says_how_to_get_it(repository: Repository) -> None:
     for commit in ("no-such-branch", "--help", ""):
         with pytest.raises(GitError, match="not in this clone"), opened(repository, commit):
@@ -396,12 +418,13 @@ def test_a_baseline_in_lfs_is_the_file_for_which_it_stands(repository: Repositor
         assert (trusted.root / "baselines" / "base.json").read_bytes() == content
 
 
-@pytest.mark.parametrize("stored", [None, b"other bytes"], ids=["absent", "another"])
+@pytest.mark.parametrize("stored", [None, bytes.swapcase], ids=["absent", "as long, and another"])
 def test_an_lfs_object_that_cannot_be_had_is_an_error_that_says_so(
-    repository: Repository, stored: bytes | None
+    repository: Repository, stored: Callable[[bytes], bytes] | None
 ) -> None:
     repository.git("remote", "set-url", "origin", "https://127.0.0.1:9/none.git")
-    base = in_lfs(repository, stored=stored)
+    content = (repository.root / "baselines" / "base.json").read_bytes()
+    base = in_lfs(repository, stored=stored(content) if stored else None)
     with pytest.raises(GitError) as caught, opened(repository, base):
         pass
     assert "baselines/base.json" in caught.value.message and "Git LFS" in caught.value.message

@@ -13,7 +13,7 @@ import click
 
 from gate import __version__, detect, records
 from gate.errors import ExitCode, GateError
-from gate.github import event, inputs, judging, outcome, outputs, status
+from gate.github import event, inputs, joining, judging, outcome, outputs, status
 from gate.github.checkout import Checkout
 from gate.github.delivery import Delivery
 from gate.github.judging import Judged
@@ -156,11 +156,11 @@ class Step:
 
     def _add(self, judged: Judged) -> None:
         """Keep what came of a checkpoint."""
-        policies = [report.policy for report in judged.reports if report.policy is not None]
+        policies = [self.run.policy, *(report.policy for report in judged.reports)]
         update = {
             "reports": (*self.run.reports, *judged.reports),
             "failures": (*self.run.failures, *judged.failures),
-            "policy": self.run.policy or next(iter(policies), None),
+            "policy": joining.policy(policies),
         }
         self.run = self.run.model_copy(update=update)
 

@@ -62,7 +62,7 @@ def join(runs: Sequence[GateRun]) -> GateRun:
             **common,
             "run_url": next((part.run_url for part in reversed(parts) if part.run_url), None),
             "detection": detection,
-            "policy": _policy(parts),
+            "policy": policy(part.policy for part in parts),
             "reports": tuple(each for each in judged.values() if isinstance(each, Report)),
             "failures": tuple(failures),
             "waiver": _waiver(parts),
@@ -95,19 +95,24 @@ def _detection(found: Sequence[Detection]) -> Detection | None:
     for name in ("base", "head"):
         _same((getattr(each, name) for each in found), f"the {name} commits that they compared")
     checkpoints = {changed.path: changed for each in found for changed in each.checkpoints}
-    policy = dict.fromkeys(file for each in found for file in each.policy_files)
+    policy_files = dict.fromkeys(file for each in found for file in each.policy_files)
     failures = dict.fromkeys(failure for each in found for failure in each.failures)
     return found[0].model_copy(
         update={
             "checkpoints": tuple(checkpoints.values()),
-            "policy_files": tuple(policy),
+            "policy_files": tuple(policy_files),
             "failures": tuple(failures),
         }
     )
 
 
-def _policy(parts: Sequence[GateRun]) -> Policy | None:
-    found = [part.policy for part in parts if part.policy is not None]
+def policy(policies: Iterable[Policy | None]) -> Policy | None:
+    """The policy of a run, of which every checkpoint may pin a reference.
+
+    Raises:
+        PublishError: They come from different commits.
+    """
+    found = [each for each in policies if each is not None]
     if not found:
         return None
     _same(((each.commit, each.digest) for each in found), "the settings that they judged by")

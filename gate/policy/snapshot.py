@@ -3,8 +3,8 @@
 import hashlib
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 
 from gate import git
 from gate.errors import GitError, SettingsError
@@ -84,7 +84,7 @@ class Snapshot:
         Raises:
             SettingsError: Naming the link.
         """
-        for parent in _ancestors(path):
+        for parent in (path, *map(str, PurePosixPath(path).parents)):
             if parent in self.entries and self.entries[parent].mode == LINK:
                 raise SettingsError(
                     f"{parent} is a link in commit {self.commit[:12]}, and {path} leads through it",
@@ -145,9 +145,3 @@ def _parts(path: str) -> list[str]:
     if not all(part not in {"", ".", ".."} for part in parts):
         raise SettingsError(f"{path} is no path of a file", "Rename it.")
     return parts
-
-
-def _ancestors(path: str) -> Iterator[str]:
-    while path:
-        yield path
-        path = posixpath.dirname(path)

@@ -224,7 +224,8 @@ class _Source:
                     f"the settings name {name}, which leads out of the repository",
                     "Move it into the repository, or name it by its absolute path.",
                 )
-            self.base.refuse_linked(path)
+            if not posixpath.isabs(path):  # else a file of this machine
+                self.base.refuse_linked(path)
         return [path for path in self.base.entries if wanted.holds(self._relative(path))]
 
     def _relative(self, path: str) -> str:
