@@ -1,10 +1,15 @@
 """Real exports, made once a session, and where the shared data lies."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# A shell that starts a job in the background has it ignore SIGINT, and so would all that is started
+# here; a handler is not inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 

@@ -55,8 +55,9 @@ class Buildah:
             "VLLM_IMAGE": BASE,
             "TORCH_LOCK": "",
             "PIP_CERT": CERTIFICATES,
-            "PIP_INDEX_URL": "https://pypi.org/simple",
         }
+        if index := os.environ.get("PIP_INDEX_URL"):
+            given["PIP_INDEX_URL"] = index
         self(
             "build", "--isolation", "chroot", "--format", "docker", "--layers=false",
             "--pull-never", "--target", target, "--tag", tag,
