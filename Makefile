@@ -52,6 +52,7 @@ bench: export NLTK_DATA := $(CURDIR)/demo/nltk_data
 bench: setup demo/reference
 	$(VENV)/bin/python benchmarks/lint_speed.py
 	$(VENV)/bin/python benchmarks/fuzz_lint.py
+	$(VENV)/bin/python benchmarks/early_stop.py
 	$(VENV)/bin/python benchmarks/detect_speed.py
 	$(VENV)/bin/python benchmarks/action_speed.py
 	$(VENV)/bin/python benchmarks/decode.py $(EXPORTS)

@@ -308,6 +308,8 @@ def _mismatches(baseline: EvalResult, conditions: Conditions) -> Iterator[str]:
         theirs = baseline.setup(setup.task)
         if theirs is None:
             yield f"it has no task {setup.task}"
+        elif any(found.early_stop for found in baseline.tasks if found.task == setup.task):
+            yield f"task {setup.task} was stopped early"
         else:
             yield from _setup_differences(theirs, setup)
     for name, digest in conditions.tokens_digests.items():

@@ -123,11 +123,11 @@ def _judge(run: "Run", stored: EvalResult) -> tuple[Verdict, EvalResult | None]:
         bad = run.canary(stored)
         if bad and not full:
             return verdict.decide(subject.lint, comparisons, bad), run.result()
-        run.tasks()
+        run.tasks(None if full else stored)
     except NonFiniteLogitsError as error:
         broken = Verdict(outcome="fail", reasons=(error.message,), fix=error.hint, stage="canary")
         return broken, None
-    comparisons = run.compare(stored, run.settings.metrics)
+    comparisons = run.compare(stored, run.measured)
     return verdict.decide(subject.lint, comparisons, bad), run.result()
 
 

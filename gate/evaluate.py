@@ -13,6 +13,7 @@ from gate.errors import OutOfMemoryError
 from gate.journal import Journal
 from gate.records import (
     Answer,
+    EarlyStop,
     Part,
     PerplexityResult,
     RoundingFloor,
@@ -104,6 +105,14 @@ class Backend(Protocol):
         ...
 
 
+class StopRule(Protocol):
+    """Says when a task need not be run to its end."""
+
+    def decided(self, task: str, documents: Sequence[ScoredDocument]) -> EarlyStop | None:
+        """Why the rest of a task is not needed; given all its documents so far, in order."""
+        ...
+
+
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Given a label and a total, a context whose value is told how much was done since."""
 
@@ -146,7 +155,8 @@ class Evaluation:
         self.perplexities: list[PerplexityResult] = []
         self.rounding_floor: RoundingFloor | None = None
         self.documents: dict[str, list[ScoredDocument]] = {}
-        self._order = {
+        self.stopped: dict[str, EarlyStop] = {}
+        self.orders = {
             setup.task: order(backend.doc_ids(setup.task), seed, setup.task)
             for setup in backend.setups()
         }
@@ -171,22 +181,28 @@ class Evaluation:
                 self.journal.add_rounding_floor(self.rounding_floor)
         return self.rounding_floor
 
-    def run(self, task: str, at_least: int | None = None) -> list[ScoredDocument]:
+    def run(
+        self, task: str, at_least: int | None = None, stop: StopRule | None = None
+    ) -> list[ScoredDocument]:
         """Score a task's documents in their committed order.
 
         Args:
             task: Its name.
             at_least: Stop after the batch that reaches this count; None for all.
+            stop: Asked after each batch whether the rest is needed.
 
         Returns:
             Every document scored so far, in committed order.
         """
-        planned = self._order[task]
+        planned = self.orders[task]
         target = len(planned) if at_least is None else min(at_least, len(planned))
         done = self.documents.setdefault(task, [])
         with self.progress(task, len(planned)) as advance:
             advance(len(done))
             while len(done) < target:
+                if stop is not None and (settled := stop.decided(task, done)):
+                    self.stopped[task] = settled
+                    break
                 batch = self._next_batch(task, planned[len(done) :])
                 done += batch
                 advance(len(batch))
@@ -197,11 +213,12 @@ class Evaluation:
         return tuple(d.answer for d in self.documents.get(task, ()) if d.answer is not None)
 
     def task_results(self) -> tuple[TaskResult, ...]:
-        """Every metric of every task that was run to its end, samples in document order."""
+        """Every metric of every task that was run to its end or stopped, in document order."""
         return tuple(
-            result
+            result.model_copy(update={"early_stop": self.stopped.get(setup.task)})
             for setup in self.backend.setups()
-            if len(self.documents.get(setup.task, ())) == setup.n_documents
+            if setup.task in self.stopped
+            or len(self.documents.get(setup.task, ())) == setup.n_documents
             for result in _task_results(setup.task, self.documents[setup.task], self.backend)
         )
 

@@ -137,7 +137,8 @@ def _pairs(comparison: Comparison, stored: EvalResult, result: EvalResult) -> It
     base, ours = _measured(stored, comparison), _measured(result, comparison)
     if base is None or ours is None:
         return
-    # `verdict.compare` has refused results whose documents differ.
+    # `verdict.compare` has refused results whose documents differ otherwise.
+    base = base.beside(ours)
     theirs, named = base.parts_by_id, ours.parts_by_id
     for before, after in zip(base.samples, ours.samples, strict=True):
         parts = theirs.get(before.doc_id, ()), named.get(after.doc_id, ())

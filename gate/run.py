@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from gate import __version__, baseline, canary, drift, preflight, verdict
+from gate import __version__, baseline, canary, drift, preflight, stopping, verdict
 from gate import size as sizing
 from gate.backends import BACKENDS
 from gate.backends.replay import Replay
@@ -20,7 +20,7 @@ from gate.harness import Harness, load_tokenizer
 from gate.journal import Journal
 from gate.records import CanaryAnswer, Comparison, EvalResult, now
 from gate.request import Request, Subject
-from gate.settings import Metric, PerplexityText, Settings
+from gate.settings import Metric, PerplexityText, Settings, TaskMetric
 
 
 class Run:
@@ -129,15 +129,32 @@ class Run:
                     return bad
         return ()
 
-    def tasks(self) -> None:
-        """Every task to its end."""
+    def tasks(self, stored: EvalResult | None = None) -> None:
+        """Every task: to its end, or until the verdict against a baseline is settled."""
+        evaluation = self.evaluation
+        stop = stopping.Stopping(self.settings, stored, evaluation.orders) if stored else None
         for setup in self.backend.setups():
-            self.evaluation.run(setup.task)
+            evaluation.run(setup.task, stop=stop)
+            settled = evaluation.stopped.get(setup.task)
+            if settled is not None and settled.outcome == "fail":
+                return
 
     def compare(self, stored: EvalResult, metrics: Sequence[Metric]) -> tuple[Comparison, ...]:
         """Some of the metrics against the baseline."""
         chosen = self.settings.model_copy(update={"metrics": tuple(metrics)})
         return verdict.compare(chosen, stored, self.result(), self.subject.weight_bits)
+
+    @property
+    def measured(self) -> tuple[Metric, ...]:
+        """The settings' metrics without those of tasks that a settled FAIL made unnecessary."""
+        evaluation = self.evaluation
+        failed = any(stop.outcome == "fail" for stop in evaluation.stopped.values())
+        tasks = {result.task for result in evaluation.task_results()}
+        return tuple(
+            metric
+            for metric in self.settings.metrics
+            if not failed or not isinstance(metric, TaskMetric) or metric.task in tasks
+        )
 
     def result(self) -> EvalResult:
         """What was measured so far."""

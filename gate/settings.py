@@ -157,6 +157,7 @@ class PerplexityMetric(Part):
 
 
 Metric = TaskMetric | PerplexityMetric
+EarlyStopping = Literal["auto", "guaranteed", "certain", "off"]
 
 
 class TaskRun(Part):
@@ -207,6 +208,9 @@ class Settings(Part):
         activations: `emulate` quantizes inputs as the runtime will; `off` leaves them.
         batch_size: Documents that are generated together; halved when memory runs out.
         canary_prompts: Answers that are looked at before the long run; 0 for none.
+        early_stop: When a task may end before its last document: `guaranteed` when the verdict on
+            all of them is settled with 99 %, `certain` when nothing can change it, `auto` as
+            `guaranteed` for a FAIL, and for a PASS of more than 1,000 documents.
         allow_unsafe_tasks: Tasks, by name, that may run code of their own.
         include_path: Directory with further lm-eval task files.
         publish_text: Whether reports hold prompts and answers of the user's own tasks, too.
@@ -219,6 +223,7 @@ class Settings(Part):
     activations: Literal["emulate", "off"] = "emulate"
     batch_size: int = Field(default=8, ge=1, le=4096)
     canary_prompts: int = Field(default=16, ge=0, le=1024)
+    early_stop: EarlyStopping = "auto"
     trust_remote_code: bool = False
     allow_unsafe_tasks: tuple[str, ...] = ()
     include_path: str | None = None

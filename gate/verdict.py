@@ -7,8 +7,10 @@ allows, no larger a perplexity ratio. Intervals are shown and decide nothing.
 import math
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from typing import NamedTuple, Self
 
 from gate import baseline as baselines
+from gate import evaluate, stopping
 from gate.errors import BaselineError, BaselineMismatchError, SettingsError
 from gate.records import (
     CanaryAnswer,
@@ -22,6 +24,7 @@ from gate.records import (
 )
 from gate.settings import PerplexityMetric, Settings, TaskMetric
 from gate.stats import paired
+from gate.stats.sequential import Settled
 
 MIN_BUDGET = 5
 """Fewer points than this and one document's luck decides.
@@ -50,6 +53,7 @@ def compare(
         SettingsError: A metric that the task does not have, or a limit that must be given.
     """
     check_budgets(settings, baseline)
+    early = _Early(candidate.seed, len(stopping.gating_metrics(settings, baseline)))
     bits = UNQUANTIZED_BITS if candidate.format is None else weight_bits
     found: dict[tuple[str, str], Comparison] = {}
     for metric in settings.metrics:
@@ -57,7 +61,7 @@ def compare(
             made = [_compare_perplexity(metric, baseline, candidate, bits)]
         else:
             made = [
-                _compare_task(metric, base, result)
+                _compare_task(metric, base, result, early)
                 for base, result in _paired_results(metric, baseline, candidate)
             ]
         for comparison in made:
@@ -155,6 +159,8 @@ def decide(
         )
     gating = [comparison for comparison in comparisons if comparison.outcome is not None]
     failed = [comparison for comparison in gating if comparison.outcome != "pass"]
+    # Beside one that failed, another may not have been settled any more.
+    failed.sort(key=lambda comparison: comparison.outcome != "fail")
     # What decides comes first; of metrics that pass, those that hardly do.
     ordered = failed or sorted(gating, key=lambda comparison: not comparison.borderline)
     reasons = tuple(comparison.reason for comparison in ordered)
@@ -168,7 +174,7 @@ def decide(
         )
     only_perplexity = all(comparison.task == PERPLEXITY for comparison in failed)
     return Verdict(
-        outcome="fail",
+        outcome=failed[0].outcome or "fail",
         reasons=reasons,
         fix=_fix(lint, "Check that the candidate was made from the baseline's model."),
         stage="perplexity" if only_perplexity else "evaluation",
@@ -198,47 +204,101 @@ def _paired_results(
         yield base, result
 
 
-def _compare_task(metric: TaskMetric, baseline: TaskResult, candidate: TaskResult) -> Comparison:
+class _Early(NamedTuple):
+    """What the verdict on a task that was stopped early hangs on: the order, and how many gate."""
+
+    seed: str
+    gating: int
+
+
+class _Pairs(NamedTuple):
+    """One metric of a task on the documents that both models were asked.
+
+    Attributes:
+        whole: The baseline on all documents: its points make the budget.
+    """
+
+    name: str
+    whole: TaskResult
+    base: TaskResult
+    candidate: TaskResult
+    moved: paired.Change
+    interval: paired.Interval
+
+    @classmethod
+    def of(cls, whole: TaskResult, candidate: TaskResult) -> Self:
+        name = f"{candidate.task} {candidate.label}"
+        base = whole.beside(candidate)
+        _require_pairs(name, base.samples, candidate.samples)
+        b = [sample.score for sample in base.samples]
+        c = [sample.score for sample in candidate.samples]
+        moved = paired.change(c, b) if candidate.higher_is_better else paired.change(b, c)
+        return cls(name, whole, base, candidate, moved, paired.retention_interval(c, b))
+
+
+class _Decision(NamedTuple):
+    """What a limit makes of a metric; nothing for one without."""
+
+    allowed: float | None = None
+    outcome: Outcome | None = None
+    borderline: bool = False
+    reason: str | None = None
+
+
+def _compare_task(
+    metric: TaskMetric, baseline: TaskResult, candidate: TaskResult, early: _Early
+) -> Comparison:
     """One metric of a task by the error budget."""
-    name = f"{candidate.task} {candidate.label}"
-    _require_pairs(name, baseline.samples, candidate.samples)
-    better = candidate.higher_is_better
-    b = [sample.score for sample in baseline.samples]
-    c = [sample.score for sample in candidate.samples]
-    moved = paired.change(c, b) if better else paired.change(b, c)
-    interval = paired.retention_interval(c, b)
-    limit = metric.min_retention
-    allowed, outcome, borderline = None, None, False
-    if limit is not None:
-        whole = all(score.is_integer() for score in (*b, *c) if math.isfinite(score))
-        points = paired.total(b)
-        allowed = paired.budget(points, limit) if whole else float(paired.allowance(points, limit))
-        outcome = _outcome(moved.net_loss <= allowed)
-        # An error rate is mirrored: where 0.95 is to be kept, 1.05 is the most it may be.
-        borderline = _straddles(interval, limit if better else 2 - limit)
-    reason = _budget_sentence(name, allowed, moved, interval.value)
+    pairs = _Pairs.of(baseline, candidate)
+    base, moved, interval = pairs.base, pairs.moved, pairs.interval
+    decision = _decision(metric, pairs, early)
+    sentence = _budget_sentence(pairs.name, decision.allowed, moved, interval.value)
     return Comparison(
         task=candidate.task,
         metric=candidate.label,
-        baseline=baseline.value,
+        baseline=base.value,
         candidate=candidate.value,
-        delta=candidate.value - baseline.value,
+        delta=candidate.value - base.value,
         retention=interval.value,
         ci_low=_finite(interval.low),
         ci_high=_finite(interval.high),
-        threshold=limit,
-        n=len(b),
-        budget=allowed,
-        higher_is_better=better,
+        threshold=metric.min_retention,
+        n=len(base.samples),
+        budget=decision.allowed,
+        higher_is_better=candidate.higher_is_better,
         net_loss=moved.net_loss,
         losses=moved.losses,
         gains=moved.gains,
         flips=moved.flips,
         method="points lost net <= (1 - min_retention) * the baseline's points",
-        outcome=outcome,
-        borderline=borderline,
-        reason=reason,
+        outcome=decision.outcome,
+        borderline=decision.borderline,
+        early_stop=candidate.early_stop,
+        reason=decision.reason or sentence,
     )
+
+
+def _decision(metric: TaskMetric, pairs: _Pairs, early: _Early) -> _Decision:
+    """The rule on all documents, or what it is settled to say of a task that was stopped."""
+    limit, candidate = metric.min_retention, pairs.candidate
+    if limit is None:
+        return _Decision()
+    scores = [s.score for s in (*pairs.base.samples, *candidate.samples)]
+    whole = all(score.is_integer() for score in scores if math.isfinite(score))
+    points = paired.total([sample.score for sample in pairs.whole.samples])
+    allowed = paired.budget(points, limit) if whole else float(paired.allowance(points, limit))
+    stopped = candidate.early_stop
+    if stopped is None:
+        # An error rate is mirrored: where 0.95 is to be kept, 1.05 is the most it may be.
+        bound = limit if candidate.higher_is_better else 2 - limit
+        outcome = _outcome(pairs.moved.net_loss <= allowed)
+        return _Decision(allowed, outcome, _straddles(pairs.interval, bound))
+    ids = [sample.doc_id for sample in pairs.whole.samples]
+    order = evaluate.order(ids, early.seed, candidate.task)
+    settled = stopping.settled(metric, pairs.whole, candidate, order, early.gating)
+    asked_of = len(candidate.samples), stopped.n_planned
+    reason = _early_sentence(pairs.name, settled, pairs.moved, allowed, asked_of)
+    return _Decision(allowed, settled.outcome if settled else "inconclusive", False, reason)
 
 
 def _compare_perplexity(
@@ -346,6 +406,22 @@ def _budget_sentence(
     sides = f"({_points(moved.losses)} lost, {_points(moved.gains)} gained)"
     share = f"; {retention:.3f} of the baseline" if math.isfinite(retention) else ""
     return f"{name}: {may}{did}{' net' if not may else ''} {sides}{share}"
+
+
+def _early_sentence(
+    name: str,
+    settled: Settled | None,
+    moved: paired.Change,
+    allowed: float,
+    asked: tuple[int, int],
+) -> str:
+    """For example: "ifeval acc: FAIL after 541 documents, ...; may lose 20 net, lost 12 so far"."""
+    seen, planned = asked
+    lost = f"may lose {_points(float(allowed))} net, lost {_points(moved.net_loss)} so far"
+    if settled is None:
+        return f"{name}: not settled after {seen} of {planned} documents; {lost}"
+    sure = "nothing can change that" if settled.certain else "the full run agrees with 99 %"
+    return f"{name}: {settled.outcome.upper()} after {seen} of {planned} documents, {sure}; {lost}"
 
 
 def _ratio_sentence(

@@ -29,14 +29,17 @@ def outputs(run: GateRun, file: Path) -> dict[str, str]:
 def retention(run: GateRun) -> float | None:
     """The lowest share of the baseline's score that a gating metric kept.
 
-    Perplexity is left out: its ratio is a limit from above.
+    Perplexity is left out: its ratio is a limit from above. So is a task that was stopped early:
+    its share is not known.
     """
     return min(
         (
             comparison.retention
             for report in run.reports
             for comparison in report.verdict.comparisons
-            if comparison.outcome is not None and comparison.higher_is_better
+            if comparison.outcome is not None
+            and comparison.higher_is_better
+            and comparison.early_stop is None
         ),
         default=None,
     )

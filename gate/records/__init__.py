@@ -15,8 +15,6 @@ from gate.records.evaluating import (
     RoundingFloor,
     SampleScore,
     ScoredDocument,
-    Size,
-    SizeBucket,
     TaskResult,
     TaskSetup,
 )
@@ -63,6 +61,7 @@ from gate.records.storing import (
     write_text,
 )
 from gate.records.trusting import Policy, ReferencePin
+from gate.records.weighing import Size, SizeBucket
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -6,40 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gate.records.storing import SCHEMA_VERSION, Record
-
-
-class SizeBucket(Record):
-    """Part of a checkpoint: stored bytes, and parameters as the model counts them."""
-
-    stored_bytes: int
-    parameters: int
-
-
-class Size(Record):
-    """What a checkpoint weighs, from headers alone.
-
-    Attributes:
-        stored_bytes: Tensor data on disk.
-        stored_elements: As headers count them: packed values share one, scales have their own.
-        parameters: Logical count: two packed FP4 values are two parameters; scales are none.
-        bits_per_weight: 8 * stored_bytes / parameters.
-        linear_bits_per_weight: The same over quantized layers with their scales.
-        compression: Reference's stored bytes over this one's.
-    """
-
-    stored_bytes: int
-    parameters: int
-    bits_per_weight: float
-    linear_bits_per_weight: float | None
-    by_dtype: dict[str, SizeBucket]
-    by_class: dict[str, SizeBucket]
-    stored_elements: int | None = None
-    reference_bytes: int | None = None
-
-    @property
-    def compression(self) -> float | None:
-        """How many times smaller than the reference."""
-        return self.reference_bytes / self.stored_bytes if self.reference_bytes else None
+from gate.records.weighing import Size
 
 
 class Part(Record):
@@ -132,10 +99,16 @@ class TaskSetup(Record):
 
 
 class EarlyStop(Record):
-    """Why a task ended before its last document."""
+    """Why a task ended before its last document.
+
+    Attributes:
+        n_planned: Documents of the whole task.
+        outcome: What all of them would give.
+    """
 
     reason: str
     n_planned: int
+    outcome: Literal["pass", "fail"]
 
 
 class TaskResult(Record):
@@ -157,6 +130,19 @@ class TaskResult(Record):
     def label(self) -> str:
         """The metric as lm-eval names it: with its filter, where that is not the only one."""
         return self.metric if self.filter == "none" else f"{self.metric},{self.filter}"
+
+    def beside(self, other: "TaskResult") -> "TaskResult":
+        """The result on the documents that another was asked: all, unless that was stopped."""
+        if other.early_stop is None:
+            return self
+        seen = {sample.doc_id for sample in other.samples}
+        kept = [i for i, sample in enumerate(self.samples) if sample.doc_id in seen]
+        return self.model_copy(
+            update={
+                "samples": tuple(self.samples[i] for i in kept),
+                "parts": tuple(self.parts[i] for i in kept) if self.parts else (),
+            }
+        )
 
     @property
     def parts_by_id(self) -> dict[int, tuple[Part, ...]]:

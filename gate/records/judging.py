@@ -3,10 +3,11 @@
 from decimal import Decimal
 from typing import Any, Literal
 
-from gate.records.evaluating import EvalResult, Size
+from gate.records.evaluating import EarlyStop, EvalResult
 from gate.records.linting import LintResult
 from gate.records.storing import SCHEMA_VERSION, Record
 from gate.records.trusting import Policy
+from gate.records.weighing import Size
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 
@@ -27,6 +28,8 @@ class Comparison(Record):
         method: The deciding rule in words.
         outcome: None for an advisory metric.
         borderline: The interval straddles the limit.
+        early_stop: Why `n` is less than the task has; baseline and candidate are then those of the
+            documents that were asked.
         reason: One sentence with the figures that decided.
     """
 
@@ -49,6 +52,7 @@ class Comparison(Record):
     method: str
     outcome: Outcome | None
     borderline: bool = False
+    early_stop: EarlyStop | None = None
     reason: str
 
 

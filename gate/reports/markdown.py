@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from gate.records import CanaryAnswer, Comparison, EvalResult, Finding, Report
-from gate.reports import evidence, findings, wording
+from gate.reports import evidence, findings, metrics, wording
 from gate.reports.wording import plain
 
 MOST_REASONS = 50
@@ -128,7 +128,7 @@ def variants(
     Args:
         rows: Name, result and comparisons of each variant.
     """
-    header, cells = wording.variant_table(baseline, rows)
+    header, cells = metrics.variants(baseline, rows)
     return table(header, [[code(row[0]), *map(escape, row[1:])] for row in cells]) + "\n"
 
 
@@ -142,7 +142,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _metrics(comparisons: Sequence[Comparison]) -> list[str]:
     rows = []
     for comparison in comparisons:
-        name, *cells, outcome = wording.metric_cells(comparison)
+        name, *cells, outcome = metrics.cells(comparison)
         shown = escape(outcome)
         rows.append(
             [
@@ -151,12 +151,11 @@ def _metrics(comparisons: Sequence[Comparison]) -> list[str]:
                 shown if comparison.outcome is None else f"**{shown}**",
             ]
         )
-    blocks = [table(wording.METRIC_COLUMNS, rows)]
-    sentences = wording.budget_sentences(comparisons)
+    blocks = [table(metrics.COLUMNS, rows)]
+    sentences = metrics.budget_sentences(comparisons)
     if sentences:
         blocks.append("\n".join(f"- Error budget, {escape(sentence)}" for sentence in sentences))
-    borderline = wording.borderline_sentence(comparisons)
-    return [*blocks, escape(borderline)] if borderline else blocks
+    return [*blocks, *map(escape, metrics.marks(comparisons))]
 
 
 def _canary(answers: Sequence[CanaryAnswer]) -> list[str]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import chain
 
 from gate.records import BaselineInfo, Comparison, Finding, GateRun, Report
-from gate.reports import answers, evidence, findings, wording
+from gate.reports import answers, evidence, findings, metrics, wording
 from gate.reports.markdown import (
     ICONS,
     advice,
@@ -58,7 +58,9 @@ def reason(report: Report) -> str:
     if len(report.verdict.canary) > 1:
         return f"{said}; {wording.count(len(report.verdict.canary), 'such answer')} in all"
     for c in report.verdict.comparisons:
-        if c.reason == said and c.budget is not None and budget_used(c) and c.higher_is_better:
+        if c.reason != said or c.early_stop is not None or not c.higher_is_better:
+            continue
+        if c.budget is not None and budget_used(c):
             net = c.net_loss or 0.0
             moved = f"{'lost' if net > 0 else 'gained'} {wording.points(abs(net))}"
             return (
@@ -71,7 +73,7 @@ def reason(report: Report) -> str:
 
 def retained(comparison: Comparison) -> str:
     """A cell: what is retained, or the ratio, and the budget that this used."""
-    *_, share, _, _, _ = wording.metric_cells(comparison)
+    *_, share, _, _, _ = metrics.cells(comparison)
     used = budget_used(comparison)
     mark = f"{ICONS['fail']} " if comparison.outcome == "fail" else ""
     return unbroken(f"{mark}{escape(share)} ({used})" if used else f"{mark}{escape(share)}")
@@ -125,11 +127,9 @@ def _figures(report: Report) -> Iterator[str]:
     comparisons = report.verdict.comparisons
     if comparisons:
         yield table(METRICS, [_metric(comparison) for comparison in comparisons])
-    decisive = [c for c in comparisons if c.outcome == "fail"]
+    decisive = [c for c in comparisons if c.outcome == "fail" and c.early_stop is None]
     yield from filter(None, (_certainty(c) for c in decisive[:1] if not c.borderline))
-    borderline = wording.borderline_sentence(comparisons)
-    if borderline:
-        yield escape(borderline)
+    yield from map(escape, metrics.marks(comparisons))
     if report.evaluation is None and not comparisons and report.verdict.outcome != "fail":
         yield "Static validation only: its quality was not measured."
     if report.evaluation is not None and (missing := wording.not_run(report.evaluation)):
@@ -141,7 +141,7 @@ def _figures(report: Report) -> Iterator[str]:
 
 
 def _metric(comparison: Comparison) -> list[str]:
-    name, base, ours, share, interval, limit, outcome = wording.metric_cells(comparison)
+    name, base, ours, share, interval, limit, outcome = metrics.cells(comparison)
     interval = interval.replace(" - ", " to ")
     used = budget_used(comparison)
     if comparison.budget is not None and (comparison.losses or comparison.gains):
@@ -161,7 +161,7 @@ def _certainty(comparison: Comparison) -> str | None:
     if low is None or high is None:
         return None
     side = "below" if comparison.higher_is_better else "above"
-    limit = wording.limit(comparison).split()[-1]
+    limit = metrics.limit(comparison).split()[-1]
     return (
         f"Chance does not explain it: the whole 95 % interval of what is retained, {low:.3f} to "
         f"{high:.3f}, lies {side} the limit of {escape(limit)}."

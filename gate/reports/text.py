@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gate.records import CanaryAnswer, Comparison, EvalResult, Finding, Report
-from gate.reports import evidence, findings, wording
+from gate.reports import evidence, findings, metrics, wording
 from gate.reports.wording import plain
 
 VERDICT_STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
@@ -86,7 +86,7 @@ def variants(
     Args:
         rows: Name, result and comparisons of each variant.
     """
-    header, cells = wording.variant_table(baseline, rows)
+    header, cells = metrics.variants(baseline, rows)
     table = headed_table()
     for index, name in enumerate(header):
         # Metrics have long names: one part a line keeps a column as narrow as its figures.
@@ -156,22 +156,20 @@ def _styled(cell: str) -> Text:
 
 
 def _metrics(comparisons: Sequence[Comparison]) -> Table:
-    table = _table(wording.METRIC_COLUMNS)
+    table = _table(metrics.COLUMNS)
     for comparison in comparisons:
-        name, *cells = wording.metric_cells(comparison)
+        name, *cells = metrics.cells(comparison)
         table.add_row(Text(plain(name)), *(_styled(cell) for cell in cells))
     return table
 
 
 def _budgets(comparisons: Sequence[Comparison]) -> list[RenderableType]:
-    sentences = wording.budget_sentences(comparisons)
+    sentences = metrics.budget_sentences(comparisons)
     parts: list[RenderableType] = []
     if sentences:
         parts.append(Text("Error budget", style="bold"))
         parts += [Padding(Text(plain(sentence)), (0, 0, 0, 2)) for sentence in sentences]
-    borderline = wording.borderline_sentence(comparisons)
-    if borderline:
-        parts.append(Text(plain(borderline)))
+    parts += [Text(plain(sentence)) for sentence in metrics.marks(comparisons)]
     return parts
 
 

@@ -2,21 +2,10 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
 
-from gate.records import Comparison, EvalResult, LintResult, Policy, Report, Size
+from gate.records import EvalResult, LintResult, Policy, Report, Size
 
 VERDICTS = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE"}
-
-METRIC_COLUMNS = (
-    "metric",
-    "baseline",
-    "candidate",
-    "retained",
-    "95 % interval",
-    "limit",
-    "outcome",
-)
 
 MAX_MESSAGE_CHARS = 600
 MAX_ANSWER_CHARS = 1500
@@ -63,64 +52,6 @@ def name(report: Report) -> str:
     if report.files:
         return f"{named} ({', '.join(report.files[:3])}{', …' if len(report.files) > 3 else ''})"
     return named
-
-
-def metric_cells(comparison: Comparison) -> tuple[str, ...]:
-    """One row below `METRIC_COLUMNS`; the first cell is the metric's name."""
-    percent = comparison.budget is not None or comparison.losses is not None
-    value = "{:.3f}" if percent else "{:.2f}"
-    low, high = comparison.ci_low, comparison.ci_high
-    return (
-        f"{comparison.task} {comparison.metric}",
-        value.format(comparison.baseline),
-        value.format(comparison.candidate),
-        _retained(comparison),
-        "" if low is None or high is None else f"{low:.3f} - {high:.3f}",
-        limit(comparison),
-        outcome(comparison),
-    )
-
-
-def limit(comparison: Comparison) -> str:
-    """The limit on the scale of the `retained` column; empty for an advisory metric."""
-    if comparison.threshold is None:
-        return ""
-    if comparison.higher_is_better:
-        return f"≥ {comparison.threshold}"
-    mirrored = comparison.budget is not None
-    return f"≤ {2 - comparison.threshold if mirrored else comparison.threshold}"
-
-
-def outcome(comparison: Comparison) -> str:
-    """The verdict on one metric, marked where the interval holds the limit."""
-    if comparison.outcome is None:
-        return "advisory"
-    word = VERDICTS[comparison.outcome]
-    return f"{word} · BORDERLINE" if comparison.borderline else word
-
-
-def _retained(comparison: Comparison) -> str:
-    if comparison.retention != comparison.retention:
-        return ""
-    # A ratio of perplexities is read as "times".
-    sign = "" if comparison.losses is not None else "×"
-    return f"{sign}{comparison.retention:.3f}"
-
-
-def budget_sentences(comparisons: Sequence[Comparison]) -> list[str]:
-    """The error budget of each gating task metric, in the words of its reason."""
-    return [c.reason for c in comparisons if c.budget is not None]
-
-
-def borderline_sentence(comparisons: Sequence[Comparison]) -> str | None:
-    """What BORDERLINE means, where it occurs."""
-    names = [f"{c.task} {c.metric} ({c.n:,})" for c in comparisons if c.borderline]
-    if not names:
-        return None
-    return (
-        f"BORDERLINE: the limit lies inside the 95 % interval of {', '.join(names)}; the figure as "
-        "measured decides, and more documents or windows would tell more."
-    )
 
 
 def format_sentence(result: LintResult) -> str:
@@ -252,43 +183,3 @@ def points(value: float) -> str:
 def count(number: int, noun: str) -> str:
     """For example: "1 error", "2 errors"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def variant_table(
-    baseline: EvalResult, rows: Sequence[tuple[str, EvalResult, tuple[Comparison, ...]]]
-) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of `gate compare`, the baseline first.
-
-    A metric's column is there if any variant was compared on it.
-    """
-    metrics: dict[tuple[str, str], Comparison] = {}
-    for _, _, comparisons in rows:
-        for comparison in comparisons:
-            metrics.setdefault((comparison.task, comparison.metric), comparison)
-    # The article's order: perplexity before the tasks.
-    keys = sorted(metrics, key=lambda key: metrics[key].losses is not None)
-    header = ["variant", "size", "bits/weight", "compression", *(" ".join(key) for key in keys)]
-    first = [_value(metrics[key], metrics[key].baseline) for key in keys]
-    table = [["baseline", *_size_cells(baseline, baseline), *first]]
-    for name, result, comparisons in rows:
-        by_key = {(c.task, c.metric): c for c in comparisons}
-        cells = [_variant_cell(by_key.get(key)) for key in keys]
-        table.append([name, *_size_cells(result, baseline), *cells])
-    return header, table
-
-
-def _variant_cell(comparison: Comparison | None) -> str:
-    if comparison is None:
-        return ""
-    value, retained = _value(comparison, comparison.candidate), _retained(comparison)
-    return f"{value} ({retained})" if retained else value
-
-
-def _value(comparison: Comparison, value: float) -> str:
-    return f"{value:.3f}" if comparison.losses is not None else f"{value:.2f}"
-
-
-def _size_cells(result: EvalResult, baseline: EvalResult) -> list[str]:
-    size = result.size
-    smaller = baseline.size.stored_bytes / size.stored_bytes if size.stored_bytes else 1.0
-    return [stored(size.stored_bytes), f"{size.bits_per_weight:.2f}", f"{smaller:.2f}×"]

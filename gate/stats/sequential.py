@@ -53,7 +53,8 @@ class Sequential:
         allowed: Points that may be lost net, as `paired.allowance`, exact.
         whole: Whether every score is a whole number, which narrows both outcomes down.
         higher_is_better: False for an error rate, which may grow by `allowed`.
-        alpha_pass, alpha_fail: Probability of a PASS (FAIL) that the full run would not confirm.
+        alpha_pass, alpha_fail: Probability of a PASS (FAIL) that the full run would not confirm;
+            0 for nothing but certainty.
 
     Raises:
         ValueError: A score is not finite, out of its bounds or not whole, or the lengths differ.
@@ -95,7 +96,8 @@ class Sequential:
         self._most = self._least - 1 if whole else self._least
         # Sums that are not whole are rounded: nothing within that is certain.
         self._slack = 0.0 if whole else 1e-9 * (1 + self._best - self._worst)
-        self._bars = {"pass": 1 / alpha_pass, "fail": 1 / alpha_fail}
+        alphas = {"pass": alpha_pass, "fail": alpha_fail}
+        self._bars = {side: 1 / alpha if alpha else math.inf for side, alpha in alphas.items()}
         self._pass, self._fail = [1.0] * len(BETS), [1.0] * len(BETS)
         self._change: float = 0
         self.n = 0

@@ -14,7 +14,7 @@ from checkpoints import build, edit_tensors, read_safetensors, write_raw
 from gate import baseline, records
 from gate.checkpoint import open_checkpoint
 from gate.containers import CONTAINERS
-from gate.records import Answer, EvalResult
+from gate.records import Answer, EvalResult, Report
 
 SETTINGS = """
 version: 1
@@ -117,6 +117,26 @@ def test_1_fail_on_the_error_budget(case: Case) -> None:
     text = said(gate(case(candidate=[0.0] * 11 + [1.0] * 189), "check", "quantized_model"), 1)
     assert text.startswith("FAIL")
     assert "may lose 10 net" in text.splitlines()[1] and "lost 11" in text.splitlines()[1]
+
+
+def test_1_garbage_ends_the_task_after_a_few_documents(case: Case) -> None:
+    directory = case(candidate=[0.0] * 200)
+    text = said(gate(directory, "check", "quantized_model", "--report", "json=judged.json"), 1)
+    assert "FAIL after 16 of 200 documents" in text.splitlines()[1]
+    assert "FAIL · EARLY" in text
+    report = json.loads((directory / "judged.json").read_text())
+    assert len(report["evaluation"]["tasks"][0]["samples"]) == 16
+    assert "EARLY" not in said(gate(directory, "check", "quantized_model", "--full"), 1)
+
+
+def test_a_result_that_was_stopped_early_is_no_baseline(case: Case) -> None:
+    directory = case(candidate=[0.0] * 200)
+    gate(directory, "check", "quantized_model", "--report", "json=judged.json")
+    stopped = records.read(directory / "judged.json", Report).evaluation
+    assert stopped is not None
+    records.write(directory / "baselines" / "base.json", stopped)
+    text = said(gate(directory, "check", "quantized_model"), 3)
+    assert "task ifeval was stopped early" in text
 
 
 def test_1_fail_on_perplexity_ends_the_run(case: Case) -> None:
@@ -265,7 +285,7 @@ def test_a_folder_of_checkpoints_is_linted_whole_and_not_judged_as_one(tmp_path:
 
 def test_compare_prints_one_row_a_variant(case: Case) -> None:
     directory = case(candidate=[0.0] * 20 + [1.0] * 180)
-    said(gate(directory, "check", "quantized_model", "--report", "json=judged.json"), 1)
+    said(gate(directory, "check", "quantized_model", "--full", "--report", "json=judged.json"), 1)
     done = gate(directory, "compare", "baselines/base.json", "candidate.json", "judged.json")
     rows = [line.split() for line in said(done, 1).splitlines() if line.strip()]
     figures = {row[0]: row[1:] for row in rows}

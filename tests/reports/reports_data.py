@@ -5,9 +5,11 @@ from decimal import Decimal
 from results import perplexity, result, size, task
 
 from gate import verdict
+from gate.evaluate import order
 from gate.records import (
     BaselineInfo,
     CanaryAnswer,
+    EarlyStop,
     EvalResult,
     Execution,
     Finding,
@@ -63,6 +65,22 @@ NVFP4 = evaluated(
     rounding_floor=RoundingFloor(kl=0.0312, codes_changed=0.0021, tokens=3000),
     size=size(116_500_000, 6.93, 269_000_000),
 )
+
+
+def stopped(candidate: EvalResult, asked: int) -> EvalResult:
+    """A candidate whose task ended after so many documents of the committed order."""
+    seen = set(order(range(541), candidate.seed, "ifeval")[:asked])
+    why = EarlyStop(reason="FAIL of the whole task, 99% sure", n_planned=541, outcome="fail")
+    tasks = tuple(
+        found.model_copy(
+            update={
+                "samples": tuple(sample for sample in found.samples if sample.doc_id in seen),
+                "early_stop": why,
+            }
+        )
+        for found in candidate.tasks
+    )
+    return candidate.model_copy(update={"tasks": tasks})
 
 
 def make(name: str, candidate: EvalResult | None, lint: LintResult, canary=()) -> Report:
@@ -185,6 +203,7 @@ REPORTS = {
     "reference": make("models/fp8", None, COMPLETE),
     "pass": make("models/fp8", FP8, linted("FP8")),
     "fail": make("models/nvfp4", NVFP4, linted("NVFP4", WARNING, NOTE)),
+    "early": make("models/shuffled", stopped(evaluated(3.0, 390), 24), linted("NVFP4")),
     "lint": make("models/broken", None, linted("FP8", WARNING, ERROR, MORE, REST, NOTE)),
     "canary": make("models/nvfp4", NVFP4, linted("NVFP4"), (CANARY,)),
 }

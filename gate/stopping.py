@@ -1,0 +1,150 @@
+"""Stop a task as soon as the verdict on all of its documents is settled.
+
+What the baseline scored is known for every document, and the candidate's documents come in a random
+order that hangs on the suite and on the candidate's bytes, so the guarantee of `stats.sequential`
+holds for each gating metric.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from gate.records import EarlyStop, EvalResult, ScoredDocument, TaskResult
+from gate.settings import EarlyStopping, Settings, TaskMetric
+from gate.stats import paired
+from gate.stats.sequential import Bounds, Sequential, Settled
+
+ALPHA = 0.01
+"""Probability that the full run would have decided otherwise, for PASS and for FAIL each."""
+
+LONG = 1000
+"""Documents of a task from which `auto` stops on a PASS, too: a shorter one shows its figure."""
+
+
+class Gating:
+    """One gating metric, fed with the candidate's scores in committed order.
+
+    Args:
+        metric: With its limit.
+        baseline: Its stored result.
+        order: Document ids, all of them.
+        gating: How many metrics gate; a FAIL of any fails the run, so they share its probability.
+        alpha: 0 where nothing but certainty will do.
+    """
+
+    def __init__(
+        self,
+        metric: TaskMetric,
+        baseline: TaskResult,
+        order: Sequence[int],
+        gating: int,
+        alpha: float = ALPHA,
+    ) -> None:
+        assert metric.min_retention is not None, "an advisory metric decides nothing"
+        self.name = baseline.metric, baseline.filter
+        self.settled: Settled | None = None
+        samples = {sample.doc_id: sample for sample in baseline.samples}
+        scores = [samples[doc_id].score for doc_id in order]
+        try:
+            self._sequential: Sequential | None = Sequential(
+                scores,
+                [Bounds(0, samples[doc_id].weight) for doc_id in order],
+                paired.allowance(paired.total(scores), metric.min_retention),
+                whole=all(score.is_integer() for score in scores),
+                higher_is_better=baseline.higher_is_better,
+                alpha_pass=alpha,
+                alpha_fail=alpha / gating,
+            )
+        except (ValueError, OverflowError):
+            # Not a share of points that can be reached, or no number: only the full run tells.
+            self._sequential = None
+
+    def add(self, score: float) -> None:
+        """The next document's score."""
+        if self._sequential is None or self.settled is not None:
+            return
+        try:
+            self.settled = self._sequential.add(score)
+        except ValueError:
+            self._sequential = None
+
+
+class Stopping:
+    """The gating metrics of a run; fulfils `evaluate.StopRule`.
+
+    Args:
+        mode: Of the settings.
+        baseline: The stored result.
+        orders: Task to its documents in committed order.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        baseline: EvalResult,
+        orders: Mapping[str, Sequence[int]],
+    ) -> None:
+        self._mode: EarlyStopping = settings.early_stop
+        self._fed = dict.fromkeys(orders, 0)
+        self._n = {task: len(order) for task, order in orders.items()}
+        gating = gating_metrics(settings, baseline)
+        self._metrics: dict[str, list[Gating]] = {task: [] for task in orders}
+        for metric, result in gating:
+            order, alpha = orders[metric.task], 0.0 if self._mode == "certain" else ALPHA
+            made = Gating(metric, result, order, len(gating), alpha)
+            self._metrics[metric.task].append(made)
+
+    def decided(self, task: str, documents: Sequence[ScoredDocument]) -> EarlyStop | None:
+        """Why the rest of a task is not needed.
+
+        Args:
+            documents: All that were scored so far, in committed order.
+        """
+        metrics = self._metrics[task]
+        for document in documents[self._fed[task] :]:
+            scores = {(point.metric, point.filter): point.score for point in document.points}
+            for metric in metrics:
+                metric.add(scores[metric.name])
+        self._fed[task] = len(documents)
+        if self._mode == "off" or len(documents) == self._n[task]:
+            return None
+        found = [metric.settled for metric in metrics if metric.settled is not None]
+        failed = [settled for settled in found if settled.outcome == "fail"]
+        if failed:
+            return self._stop(task, failed[0])
+        if found and len(found) == len(metrics) and (self._mode != "auto" or self._n[task] > LONG):
+            return self._stop(task, min(found, key=lambda settled: settled.evidence))
+        return None
+
+    def _stop(self, task: str, settled: Settled) -> EarlyStop:
+        sure = "nothing can change it" if settled.certain else f"{1 - ALPHA:.0%} sure"
+        return EarlyStop(
+            reason=f"{settled.outcome.upper()} of the whole task, {sure}",
+            n_planned=self._n[task],
+            outcome=settled.outcome,
+        )
+
+
+def gating_metrics(settings: Settings, baseline: EvalResult) -> list[tuple[TaskMetric, TaskResult]]:
+    """The task metrics that gate, each with its stored result."""
+    found = (
+        (metric, baseline.task(metric.task, metric.metric, metric.filter))
+        for metric in settings.task_metrics
+        if metric.min_retention is not None and metric.metric is not None
+    )
+    return [(metric, result) for metric, result in found if result is not None]
+
+
+def settled(
+    metric: TaskMetric,
+    baseline: TaskResult,
+    candidate: TaskResult,
+    order: Sequence[int],
+    gating: int,
+) -> Settled | None:
+    """What a task that was stopped early settled for one of its metrics, worked out anew."""
+    run = Gating(metric, baseline, order, gating)
+    scores = {sample.doc_id: sample.score for sample in candidate.samples}
+    for doc_id in order:
+        if doc_id not in scores:
+            break
+        run.add(scores[doc_id])
+    return run.settled
