@@ -158,6 +158,7 @@ class PerplexityMetric(Part):
 
 Metric = TaskMetric | PerplexityMetric
 EarlyStopping = Literal["auto", "guaranteed", "certain", "off"]
+Borderline = Literal["point", "block", "inconclusive"]
 
 
 class TaskRun(Part):
@@ -211,6 +212,8 @@ class Settings(Part):
         early_stop: When a task may end before its last document: `guaranteed` when the verdict on
             all of them is settled with 99 %, `certain` when nothing can change it, `auto` as
             `guaranteed` for a FAIL, and for a PASS of more than 1,000 documents.
+        borderline: What a metric gets whose 95 % interval holds the limit: what the figure says
+            (`point`), FAIL (`block`) or INCONCLUSIVE.
         allow_unsafe_tasks: Tasks, by name, that may run code of their own.
         include_path: Directory with further lm-eval task files.
         publish_text: Whether reports hold prompts and answers of the user's own tasks, too.
@@ -224,6 +227,7 @@ class Settings(Part):
     batch_size: int = Field(default=8, ge=1, le=4096)
     canary_prompts: int = Field(default=16, ge=0, le=1024)
     early_stop: EarlyStopping = "auto"
+    borderline: Borderline = "point"
     trust_remote_code: bool = False
     allow_unsafe_tasks: tuple[str, ...] = ()
     include_path: str | None = None

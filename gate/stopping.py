@@ -8,7 +8,7 @@ holds for each gating metric.
 from collections.abc import Mapping, Sequence
 
 from gate.records import EarlyStop, EvalResult, ScoredDocument, TaskResult
-from gate.settings import EarlyStopping, Settings, TaskMetric
+from gate.settings import Borderline, EarlyStopping, Settings, TaskMetric
 from gate.stats import paired
 from gate.stats.sequential import Bounds, Sequential, Settled
 
@@ -83,6 +83,8 @@ class Stopping:
         orders: Mapping[str, Sequence[int]],
     ) -> None:
         self._mode: EarlyStopping = settings.early_stop
+        # What is settled is the figure's side of the limit, not how close it will be.
+        self._borderline: Borderline = settings.borderline
         self._fed = dict.fromkeys(orders, 0)
         self._n = {task: len(order) for task, order in orders.items()}
         gating = gating_metrics(settings, baseline)
@@ -108,9 +110,10 @@ class Stopping:
             return None
         found = [metric.settled for metric in metrics if metric.settled is not None]
         failed = [settled for settled in found if settled.outcome == "fail"]
-        if failed:
+        if failed and self._borderline != "inconclusive":
             return self._stop(task, failed[0])
-        if found and len(found) == len(metrics) and (self._mode != "auto" or self._n[task] > LONG):
+        wanted = self._borderline == "point" and (self._mode != "auto" or self._n[task] > LONG)
+        if found and len(found) == len(metrics) and wanted:
             return self._stop(task, min(found, key=lambda settled: settled.evidence))
         return None
 

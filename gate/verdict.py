@@ -22,7 +22,7 @@ from gate.records import (
     TaskResult,
     Verdict,
 )
-from gate.settings import PerplexityMetric, Settings, TaskMetric
+from gate.settings import Borderline, PerplexityMetric, Settings, TaskMetric
 from gate.stats import paired
 from gate.stats.sequential import Settled
 
@@ -36,6 +36,11 @@ PERPLEXITY = "perplexity"
 """What stands for the task in a comparison of perplexities."""
 
 UNQUANTIZED_BITS = 16
+
+MEASURE_MORE = (
+    "Measure more documents or windows, or let the figure decide: borderline: point in "
+    "quant-gate.yaml."
+)
 
 
 def compare(
@@ -69,7 +74,7 @@ def compare(
             # A metric may come twice: by name with a limit, and among all of its task's.
             if key not in found or found[key].outcome is None:
                 found[key] = comparison
-    return tuple(found.values())
+    return tuple(_by_policy(comparison, settings.borderline) for comparison in found.values())
 
 
 def check_budgets(settings: Settings, baseline: EvalResult) -> None:
@@ -173,10 +178,12 @@ def decide(
             comparisons=tuple(comparisons),
         )
     only_perplexity = all(comparison.task == PERPLEXITY for comparison in failed)
+    outcome = failed[0].outcome or "fail"
+    fix = _fix(lint, "Check that the candidate was made from the baseline's model.")
     return Verdict(
-        outcome=failed[0].outcome or "fail",
+        outcome=outcome,
         reasons=reasons,
-        fix=_fix(lint, "Check that the candidate was made from the baseline's model."),
+        fix=fix if outcome == "fail" else MEASURE_MORE,
         stage="perplexity" if only_perplexity else "evaluation",
         comparisons=tuple(comparisons),
     )
@@ -224,6 +231,7 @@ class _Pairs(NamedTuple):
     candidate: TaskResult
     moved: paired.Change
     interval: paired.Interval
+    noise: float | None
 
     @classmethod
     def of(cls, whole: TaskResult, candidate: TaskResult) -> Self:
@@ -233,7 +241,8 @@ class _Pairs(NamedTuple):
         b = [sample.score for sample in base.samples]
         c = [sample.score for sample in candidate.samples]
         moved = paired.change(c, b) if candidate.higher_is_better else paired.change(b, c)
-        return cls(name, whole, base, candidate, moved, paired.retention_interval(c, b))
+        noise = _finite(paired.noise_band(c, b)) if candidate.early_stop is None else None
+        return cls(name, whole, base, candidate, moved, paired.retention_interval(c, b), noise)
 
 
 class _Decision(NamedTuple):
@@ -270,6 +279,7 @@ def _compare_task(
         losses=moved.losses,
         gains=moved.gains,
         flips=moved.flips,
+        noise=pairs.noise,
         method="points lost net <= (1 - min_retention) * the baseline's points",
         outcome=decision.outcome,
         borderline=decision.borderline,
@@ -368,6 +378,17 @@ def _require_pairs(
 
 def _outcome(passed: bool) -> Outcome:
     return "pass" if passed else "fail"
+
+
+def _by_policy(comparison: Comparison, policy: Borderline) -> Comparison:
+    """What the settings make of a metric whose interval holds the limit."""
+    if policy == "point" or not comparison.borderline or comparison.outcome is None:
+        return comparison
+    outcome: Outcome = "fail" if policy == "block" else "inconclusive"
+    if outcome == comparison.outcome:
+        return comparison
+    reason = f"{comparison.reason}; the limit is inside its 95 % interval (borderline: {policy})"
+    return comparison.model_copy(update={"outcome": outcome, "reason": reason})
 
 
 def _straddles(interval: paired.Interval, limit: Decimal) -> bool:

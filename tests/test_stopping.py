@@ -19,11 +19,11 @@ N, RIGHT = 541, 400
 METRIC = "inst_level_strict_acc"
 
 
-def settings(mode: str, *, gating: int = 1) -> Settings:
+def settings(mode: str, *, gating: int = 1, borderline: str = "point") -> Settings:
     metrics = [TaskMetric(task="ifeval", metric=METRIC, min_retention=Decimal("0.95"))]
     if gating == 2:
         metrics.append(TaskMetric(task="ifeval", metric="loose", min_retention=Decimal("0.95")))
-    return Settings(metrics=tuple(metrics), early_stop=mode)
+    return Settings(metrics=tuple(metrics), early_stop=mode, borderline=borderline)
 
 
 def stored(scores: list[float], *more: list[float], **changes: object) -> EvalResult:
@@ -38,9 +38,9 @@ def scores(lost: int = 0, gained: int = 0, n: int = N, right: int = RIGHT) -> li
     return [0.0] * lost + [1.0] * (right - lost) + [1.0] * gained + [0.0] * (wrong - gained)
 
 
-def judged(mode: str, candidate: EvalResult, baseline: EvalResult, gating: int = 1):
+def judged(mode: str, candidate: EvalResult, baseline: EvalResult, gating: int = 1, **changes):
     """Documents asked for, and the verdict."""
-    chosen = settings(mode, gating=gating)
+    chosen = settings(mode, gating=gating, **changes)
     backend = Replay(candidate, candidate.weights_digest)
     with Journal(None) as journal:
         quiet = lambda label, total: nullcontext(lambda done: None)  # noqa: E731
@@ -115,3 +115,12 @@ def test_an_error_rate_is_mirrored() -> None:
     asked, decided = judged("auto", errors(500), errors(200))
     assert (asked < 40, decided.outcome) == (True, "fail")
     assert judged("guaranteed", errors(0), errors(200))[1].outcome == "pass"
+
+
+def test_only_what_the_rule_for_borderline_results_cannot_change_ends_a_task() -> None:
+    equal, garbage = stored(scores()), stored(scores(lost=RIGHT))
+    for borderline, passing, failing in (("block", N, 24), ("inconclusive", N, N)):
+        assert judged("guaranteed", equal, BASELINE, borderline=borderline)[0] == passing
+        assert judged("guaranteed", garbage, BASELINE, borderline=borderline)[0] <= failing
+        assert judged("guaranteed", garbage, BASELINE, borderline=borderline)[1].outcome == "fail"
+    assert judged("auto", garbage, BASELINE, borderline="inconclusive")[0] == N

@@ -307,3 +307,39 @@ def test_size_plays_no_part():
     base = result(task(scores(400)))
     small = result(task(scores(400)), size=size(1000, 4.5))
     assert run(gating(), base, small)[1].outcome == "pass"
+
+
+@pytest.mark.parametrize(("lost", "figure"), [(36, "pass"), (37, "fail")])
+@pytest.mark.parametrize("policy", ["point", "block", "inconclusive"])
+def test_what_is_borderline_is_decided_as_the_settings_say(lost, figure, policy):
+    settings = gating().model_copy(update={"borderline": policy})
+    (comparison,), decided = run(settings, scores(400), scores(400, lost=lost, gained=16))
+    assert comparison.borderline
+    wanted = {"point": figure, "block": "fail", "inconclusive": "inconclusive"}[policy]
+    assert decided.outcome == comparison.outcome == wanted
+    assert (f"borderline: {policy}" in decided.reasons[0]) == (wanted != figure)
+    assert (decided.fix is None) == (wanted == "pass")
+
+
+@pytest.mark.parametrize("policy", ["point", "block", "inconclusive"])
+def test_what_is_not_borderline_is_decided_by_the_figure(policy):
+    settings = gating().model_copy(update={"borderline": policy})
+    for lost, outcome in ((0, "pass"), (100, "fail")):
+        assert run(settings, scores(400), scores(400, lost=lost))[1].outcome == outcome
+
+
+def test_a_borderline_perplexity_is_decided_as_the_settings_say():
+    nll = [343.0 + 10 * (i % 5) for i in range(20)]
+    settings = tripwire(Decimal("1.10")).model_copy(update={"borderline": "inconclusive"})
+    base = result(perplexities=[perplexity(nll)])
+    moved = [value + 6 + 6 * (i % 2) for i, value in enumerate(nll)]
+    candidate = result(perplexities=[perplexity(moved)], format="modelopt")
+    (comparison,), decided = run(settings, base, candidate)
+    assert comparison.borderline
+    assert decided.outcome == "inconclusive"
+    assert "borderline: point" in (decided.fix or "")
+
+
+def test_the_noise_band_is_that_of_the_changed_answers():
+    (comparison,), _ = run(gating(), scores(400), scores(400, lost=28, gained=16))
+    assert comparison.noise == pytest.approx(2.3263 * math.sqrt(44) / 400, rel=1e-4)

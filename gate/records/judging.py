@@ -25,6 +25,8 @@ class Comparison(Record):
         higher_is_better: False for perplexity and for error rates.
         net_loss, losses, gains: Points lost less points gained, lost, and gained.
         flips: Share of documents whose score changed.
+        noise: How far a true retention may lie from the limit, and these documents still decide
+            either way in more than 1 % of runs.
         method: The deciding rule in words.
         outcome: None for an advisory metric.
         borderline: The interval straddles the limit.
@@ -49,6 +51,7 @@ class Comparison(Record):
     losses: float | None = None
     gains: float | None = None
     flips: float | None = None
+    noise: float | None = None
     method: str
     outcome: Outcome | None
     borderline: bool = False

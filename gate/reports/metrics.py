@@ -96,9 +96,11 @@ def _borderline(comparisons: Sequence[Comparison]) -> str | None:
     names = [f"{c.task} {c.metric} ({c.n:,})" for c in comparisons if c.borderline]
     if not names:
         return None
+    noise = max((c.noise for c in comparisons if c.borderline and c.noise), default=None)
+    only = f" These can only tell a retention that is {noise:.3f} or more from it." if noise else ""
     return (
-        f"BORDERLINE: the limit lies inside the 95 % interval of {', '.join(names)}; the figure as "
-        "measured decides, and more documents or windows would tell more."
+        f"BORDERLINE: the limit lies inside the 95 % interval of {', '.join(names)}; more "
+        f"documents or windows would tell more.{only}"
     )
 
 

@@ -14,6 +14,10 @@ Z_95 = 1.959963984540054
 """97.5 % quantile of the normal distribution: a two-sided 95 % interval."""
 
 
+Z_99 = 2.3263478740408408
+"""99 % quantile of the normal distribution: one-sided 1 %."""
+
+
 class Interval(NamedTuple):
     """An estimate and its two-sided 95 % interval; NaN where it is not defined."""
 
@@ -115,6 +119,27 @@ def retention_interval(candidate: Sequence[float], baseline: Sequence[float]) ->
     pseudo = 0.5 * retention**2 + 0.5
     half = Z_95 * math.sqrt(squares + pseudo) / b_total
     return Interval(retention, retention - half, retention + half)
+
+
+def noise_band(candidate: Sequence[float], baseline: Sequence[float]) -> float:
+    """Half the width of the retentions that these documents cannot tell from a limit.
+
+    A candidate whose true retention lies farther away is judged as it should be in 99 % of runs, at
+    the rate at which answers were seen to change. NaN where that is not defined.
+
+    Args:
+        candidate, baseline: Points by document, in the same order.
+
+    Raises:
+        ValueError: The two differ in length.
+
+    Source: https://arxiv.org/abs/2605.28873 (paired minimum detectable effect).
+    """
+    squares = [(c - b) ** 2 for c, b in zip(candidate, baseline, strict=True)]
+    points = total(baseline)
+    if not points > 0 or not all(map(math.isfinite, squares)):
+        return math.nan
+    return Z_99 * math.sqrt(math.fsum(squares)) / points
 
 
 def ratio_interval(
