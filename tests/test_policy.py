@@ -100,7 +100,7 @@ def test_a_change_neither_lowers_its_limit_nor_its_baseline(repository: Reposito
     repository.commit("Ask for less")
     assert check(repository.root)[0] == 0, "by its own settings it would pass"
     report, text = judged(repository, change.base, 1)
-    assert "may lose 10 net" in text and "lost 20" in text
+    assert "may lose 10 net" in text
     assert report.policy is not None and report.policy.commit == change.base
     assert report.policy.changed == ("baselines/base.json", "quant-gate.yaml")
     assert "Not used" in text and "baselines/base.json, quant-gate.yaml" in text

@@ -32,7 +32,7 @@ def own(tmp_path: Path) -> Path:
 def judged(directory: Path, *options: str) -> Report:
     reports = [f"{kind}=out.{kind}" for kind in ("json", "markdown", "text", "sarif", "github")]
     named = [word for report in reports for word in ("--report", report)]
-    text = said(gate(directory, "check", "quantized_model", *named, *options), 1)
+    text = said(gate(directory, "check", "quantized_model", "--full", *named, *options), 1)
     everything = text + "".join(file.read_text() for file in directory.glob("out.*"))
     assert (SECRET in everything) == bool(options)
     return Report.model_validate(json.loads((directory / "out.json").read_text()))
