@@ -71,7 +71,7 @@ class Stopping:
     """The gating metrics of a run; fulfils `evaluate.StopRule`.
 
     Args:
-        mode: Of the settings.
+        settings: What gates, and when a task may end.
         baseline: The stored result.
         orders: Task to its documents in committed order.
     """
@@ -100,13 +100,15 @@ class Stopping:
         Args:
             documents: All that were scored so far, in committed order.
         """
+        if self._mode == "off":
+            return None
         metrics = self._metrics[task]
         for document in documents[self._fed[task] :]:
             scores = {(point.metric, point.filter): point.score for point in document.points}
             for metric in metrics:
                 metric.add(scores[metric.name])
         self._fed[task] = len(documents)
-        if self._mode == "off" or len(documents) == self._n[task]:
+        if len(documents) == self._n[task]:
             return None
         found = [metric.settled for metric in metrics if metric.settled is not None]
         failed = [settled for settled in found if settled.outcome == "fail"]
@@ -123,6 +125,7 @@ class Stopping:
             reason=f"{settled.outcome.upper()} of the whole task, {sure}",
             n_planned=self._n[task],
             outcome=settled.outcome,
+            certain=settled.certain,
         )
 
 
@@ -143,8 +146,14 @@ def settled(
     order: Sequence[int],
     gating: int,
 ) -> Settled | None:
-    """What a task that was stopped early settled for one of its metrics, worked out anew."""
-    run = Gating(metric, baseline, order, gating)
+    """What a task that was stopped early settled for one of its metrics, worked out anew.
+
+    Where it was stopped for certainty, evidence does not count: that hangs on the order, and
+    `early_stop: certain` promises that nothing does.
+    """
+    stopped = candidate.early_stop
+    assert stopped is not None, "a task that was not stopped is decided by its rule"
+    run = Gating(metric, baseline, order, gating, 0.0 if stopped.certain else ALPHA)
     scores = {sample.doc_id: sample.score for sample in candidate.samples}
     for doc_id in order:
         if doc_id not in scores:

@@ -9,7 +9,7 @@ import results
 
 from gate import verdict
 from gate.backends.replay import Replay
-from gate.evaluate import Evaluation
+from gate.evaluate import Evaluation, order
 from gate.journal import Journal
 from gate.records import EvalResult, LintResult
 from gate.settings import Settings, TaskMetric
@@ -90,6 +90,21 @@ def test_what_is_stopped_agrees_with_the_full_run(seed: int) -> None:
     full = judged("off", candidate, BASELINE)[1].outcome
     for mode in ("auto", "guaranteed", "certain"):
         assert judged(mode, candidate, BASELINE)[1].outcome == full
+
+
+def test_certainty_hangs_on_no_order() -> None:
+    candidate = stored(scores())
+    ids = order(range(N), candidate.seed, "ifeval")
+    # Evidence for a PASS comes first, and every loss after it: no random order would be like this.
+    late = set(ids[300:])
+    lost = [0.0 if i in late else score for i, score in enumerate(scores())]
+    unlucky = stored(lost)
+    assert judged("off", unlucky, BASELINE)[1].outcome == "fail"
+    assert judged("guaranteed", unlucky, BASELINE)[1].outcome == "pass"
+    asked, decided = judged("certain", unlucky, BASELINE)
+    assert asked < N
+    assert decided.outcome == "fail"
+    assert "nothing can change that" in decided.reasons[0]
 
 
 def test_one_metric_that_fails_ends_the_run_whatever_the_other_does() -> None:

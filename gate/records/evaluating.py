@@ -104,11 +104,13 @@ class EarlyStop(Record):
     Attributes:
         n_planned: Documents of the whole task.
         outcome: What all of them would give.
+        certain: Whether nothing could change that; else it is settled with 99 %.
     """
 
     reason: str
     n_planned: int
     outcome: Literal["pass", "fail"]
+    certain: bool
 
 
 class TaskResult(Record):
