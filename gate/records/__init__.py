@@ -5,19 +5,7 @@ A record is frozen, refuses unknown fields and is written atomically. Stored doc
 """
 
 from gate.records.bundling import Bundle
-from gate.records.evaluating import (
-    Answer,
-    EarlyStop,
-    EvalResult,
-    Part,
-    PerplexityResult,
-    Points,
-    RoundingFloor,
-    SampleScore,
-    ScoredDocument,
-    TaskResult,
-    TaskSetup,
-)
+from gate.records.evaluating import EvalResult
 from gate.records.judging import (
     BaselineInfo,
     CanaryAnswer,
@@ -44,6 +32,7 @@ from gate.records.linting import (
     Target,
     Undivided,
 )
+from gate.records.reading import PerplexityResult, RoundingFloor
 from gate.records.running import (
     ChangedCheckpoint,
     Detection,
@@ -51,6 +40,16 @@ from gate.records.running import (
     GateRun,
     Status,
     Waiver,
+)
+from gate.records.scoring import (
+    Answer,
+    EarlyStop,
+    Part,
+    Points,
+    SampleScore,
+    ScoredDocument,
+    TaskResult,
+    TaskSetup,
 )
 from gate.records.storing import (
     SCHEMA_VERSION,

@@ -3,8 +3,9 @@
 from decimal import Decimal
 from typing import Any, Literal
 
-from gate.records.evaluating import EarlyStop, EvalResult
+from gate.records.evaluating import EvalResult
 from gate.records.linting import LintResult
+from gate.records.scoring import EarlyStop
 from gate.records.storing import SCHEMA_VERSION, Record
 from gate.records.trusting import Policy
 from gate.records.weighing import Size

@@ -1,0 +1,43 @@
+"""quant-gate.yaml: what is measured, on what, and what it may lose."""
+
+from gate.settings.file import load, parse, read
+from gate.settings.metrics import (
+    BY_WEIGHT_BITS,
+    Metric,
+    PerplexityMetric,
+    PerplexityText,
+    TaskMetric,
+    TaskOptions,
+    TaskRun,
+)
+from gate.settings.rules import PIN, CheckpointRule, covers
+from gate.settings.whole import (
+    BASELINES,
+    DEFAULT,
+    DEFAULT_FILE,
+    Borderline,
+    EarlyStopping,
+    Settings,
+)
+
+__all__ = [
+    "BASELINES",
+    "BY_WEIGHT_BITS",
+    "DEFAULT",
+    "DEFAULT_FILE",
+    "PIN",
+    "Borderline",
+    "CheckpointRule",
+    "EarlyStopping",
+    "Metric",
+    "PerplexityMetric",
+    "PerplexityText",
+    "Settings",
+    "TaskMetric",
+    "TaskOptions",
+    "TaskRun",
+    "covers",
+    "load",
+    "parse",
+    "read",
+]

@@ -1,0 +1,162 @@
+"""What is measured, and what it may lose."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+
+class WrittenFloat(float):
+    """A number of the settings file that remembers how it was written."""
+
+    text: str
+
+
+def _as_written(value: Any) -> Any:
+    return getattr(value, "text", value)
+
+
+Limit = Annotated[Decimal, Field(gt=0, le=10, allow_inf_nan=False), BeforeValidator(_as_written)]
+
+
+BY_WEIGHT_BITS: Literal["by-weight-bits"] = "by-weight-bits"
+
+
+class Part(BaseModel):
+    """Part of the settings: unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskOptions(Part):
+    """How a task is asked; every metric of one task shares them.
+
+    Attributes:
+        documents: JSON Lines file with the task's documents; left out, the task's own data set.
+        apply_chat_template: `auto` applies it to generation tasks of a model that has one.
+        max_gen_toks: Most new tokens per answer; left out, the task's own.
+    """
+
+    documents: str | None = None
+    num_fewshot: int | None = Field(default=None, ge=0, le=64)
+    apply_chat_template: bool | Literal["auto"] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    system_instruction: str | None = None
+    max_gen_toks: int | None = Field(default=None, ge=1)
+
+
+class TaskMetric(TaskOptions):
+    """One metric of one lm-eval task.
+
+    Attributes:
+        task: Name, or path of a local task file.
+        metric: Left out: every metric of the task, advisory.
+        filter: lm-eval's answer filter; left out, the first that has the metric.
+        min_retention: Share of the baseline's score that must be kept; without it, advisory.
+    """
+
+    task: str
+    metric: str | None = None
+    filter: str | None = None
+    min_retention: Limit | None = None
+
+    @model_validator(mode="after")
+    def _gating_needs_metric(self) -> "TaskMetric":
+        if self.min_retention is not None and self.metric is None:
+            raise ValueError("min_retention needs a metric")
+        return self
+
+
+class PerplexityText(Part):
+    """The text and how much of it: a file, or a column of a data set.
+
+    Attributes:
+        window: Tokens in a window.
+        windows: Most windows that are used; the text may hold fewer.
+    """
+
+    file: str | None = None
+    dataset: str | None = None
+    name: str | None = None
+    split: str = "test"
+    column: str = "text"
+    window: int = Field(default=512, ge=2, le=1 << 20)
+    windows: int = Field(default=56, ge=2, le=1 << 20)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "PerplexityText":
+        if (self.file is None) == (self.dataset is None):
+            raise ValueError("perplexity needs either file or dataset")
+        return self
+
+    @property
+    def label(self) -> str:
+        """What reports call it."""
+        return (
+            PurePath(self.file).name if self.file else f"{self.name or self.dataset}/{self.split}"
+        )
+
+
+class PerplexityMetric(Part):
+    """Perplexity on one text.
+
+    Attributes:
+        max_ratio: Most that candidate over baseline may be; `by-weight-bits` is 1.02 from 8 bits
+            up and 1.15 for 4 to 7; without it, advisory.
+    """
+
+    perplexity: PerplexityText
+    max_ratio: Limit | Literal["by-weight-bits"] | None = None
+
+
+Metric = TaskMetric | PerplexityMetric
+
+
+class TaskRun(Part):
+    """One task as it is run once, for all of its metrics."""
+
+    task: str
+    options: TaskOptions
+    metrics: tuple[TaskMetric, ...]
+
+
+def _metric_kind(value: Any) -> str:
+    """Which metric an entry means, so that only what is wrong with that one is said."""
+    is_text = "perplexity" in value if isinstance(value, Mapping) else hasattr(value, "perplexity")
+    return "perplexity metric" if is_text else "task metric"
+
+
+TaggedMetric = Annotated[
+    Annotated[TaskMetric, Tag("task metric")]
+    | Annotated[PerplexityMetric, Tag("perplexity metric")],
+    Discriminator(_metric_kind),
+]
+
+
+IFEVAL_METRICS = (
+    "inst_level_strict_acc",
+    "prompt_level_strict_acc",
+    "inst_level_loose_acc",
+    "prompt_level_loose_acc",
+)
+
+
+DEFAULT_METRICS: tuple[Metric, ...] = (
+    TaskMetric(task="ifeval", metric=IFEVAL_METRICS[0], min_retention=Decimal("0.95")),
+    *(TaskMetric(task="ifeval", metric=metric) for metric in IFEVAL_METRICS[1:]),
+    PerplexityMetric(
+        perplexity=PerplexityText(dataset="Salesforce/wikitext", name="wikitext-2-raw-v1"),
+        max_ratio=BY_WEIGHT_BITS,
+    ),
+)
+"""What is measured where the settings do not say it."""

@@ -1,0 +1,212 @@
+"""Tasks: no more points lost net than the limit allows."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Self
+
+from gate import evaluate, stopping
+from gate.errors import BaselineError, BaselineMismatchError, SettingsError
+from gate.records import (
+    Comparison,
+    EvalResult,
+    Outcome,
+    SampleScore,
+    TaskResult,
+)
+from gate.settings import Settings, TaskMetric
+from gate.stats import paired
+from gate.verdict.outcome import finite, judged, straddles
+from gate.verdict.sentences import (
+    budget_sentence,
+    early_sentence,
+    eval_hint,
+    missing,
+    points,
+)
+
+MIN_BUDGET = 5
+"""Fewer points than this and one document's luck decides.
+
+Source: docs/statistics.md; at a retention limit of 0.95 it asks for 100 points.
+"""
+
+
+def check_budgets(settings: Settings, baseline: EvalResult) -> None:
+    """Refuse to gate on so few points that chance decides. Needs no candidate.
+
+    Raises:
+        BaselineError: A gating metric's budget is under five points.
+        BaselineMismatchError: The baseline lacks a gating metric.
+    """
+    for metric in settings.task_metrics:
+        if metric.min_retention is None or metric.metric is None:
+            continue
+        result = baseline.task(metric.task, metric.metric, metric.filter)
+        if result is None:
+            raise missing(baseline, f"{metric.task} {metric.metric}")
+        reached = paired.total([sample.score for sample in result.samples])
+        name = f"{metric.task} {result.label}"
+        if not math.isfinite(reached):
+            raise BaselineError(
+                f"{name}: the baseline's score is not a number", eval_hint(baseline)
+            )
+        allowed = paired.budget(reached, metric.min_retention)
+        if allowed >= MIN_BUDGET:
+            continue
+        needed = (
+            math.ceil(MIN_BUDGET / (1 - metric.min_retention)) if metric.min_retention < 1 else 0
+        )
+        raise BaselineError(
+            f"{name} cannot gate: the baseline has {points(reached)} points, of which "
+            f"{metric.min_retention} must be kept, so {max(allowed, 0)} may be lost net; under "
+            f"{MIN_BUDGET}, chance decides",
+            (
+                f"Evaluate more documents (the baseline needs {needed} points), "
+                if needed
+                else "Ask for less than the whole baseline, "
+            )
+            + "or remove min_retention, which makes the metric advisory.",
+        )
+
+
+def paired_results(
+    metric: TaskMetric, baseline: EvalResult, candidate: EvalResult
+) -> Iterator[tuple[TaskResult, TaskResult]]:
+    """The results that a metric of the settings means: one, or all of its task's."""
+    if metric.metric is None:
+        results = [result for result in candidate.tasks if result.task == metric.task]
+    else:
+        named = candidate.task(metric.task, metric.metric, metric.filter)
+        results = [named] if named else []
+    if not results:
+        known = ", ".join(r.label for r in candidate.tasks if r.task == metric.task) or "none"
+        raise SettingsError(
+            f"task {metric.task} gave no metric {metric.metric or ''}; it has: {known}",
+            "Name one of its metrics in quant-gate.yaml.",
+        )
+    for result in results:
+        base = baseline.task(result.task, result.metric, result.filter)
+        if base is None:
+            raise missing(baseline, f"{result.task} {result.label}")
+        yield base, result
+
+
+class Early(NamedTuple):
+    """What the verdict on a task that was stopped early hangs on: the order, and how many gate."""
+
+    seed: str
+    gating: int
+
+
+class _Pairs(NamedTuple):
+    """One metric of a task on the documents that both models were asked.
+
+    Attributes:
+        whole: The baseline on all documents: its points make the budget.
+    """
+
+    name: str
+    whole: TaskResult
+    base: TaskResult
+    candidate: TaskResult
+    moved: paired.Change
+    interval: paired.Interval
+    noise: float | None
+
+    @classmethod
+    def of(cls, whole: TaskResult, candidate: TaskResult) -> Self:
+        name = f"{candidate.task} {candidate.label}"
+        base = whole.beside(candidate)
+        _require_pairs(name, base.samples, candidate.samples)
+        b = [sample.score for sample in base.samples]
+        c = [sample.score for sample in candidate.samples]
+        moved = paired.change(c, b) if candidate.higher_is_better else paired.change(b, c)
+        noise = finite(paired.noise_band(c, b)) if candidate.early_stop is None else None
+        return cls(name, whole, base, candidate, moved, paired.retention_interval(c, b), noise)
+
+
+class _Decision(NamedTuple):
+    """What a limit makes of a metric; nothing for one without."""
+
+    allowed: float | None = None
+    outcome: Outcome | None = None
+    borderline: bool = False
+    reason: str | None = None
+
+
+def compare_task(
+    metric: TaskMetric, baseline: TaskResult, candidate: TaskResult, early: Early
+) -> Comparison:
+    """One metric of a task by the error budget."""
+    pairs = _Pairs.of(baseline, candidate)
+    base, moved, interval = pairs.base, pairs.moved, pairs.interval
+    decision = _decision(metric, pairs, early)
+    sentence = budget_sentence(pairs.name, decision.allowed, moved, interval.value)
+    return Comparison(
+        task=candidate.task,
+        metric=candidate.label,
+        baseline=base.value,
+        candidate=candidate.value,
+        delta=candidate.value - base.value,
+        retention=interval.value,
+        ci_low=finite(interval.low),
+        ci_high=finite(interval.high),
+        threshold=metric.min_retention,
+        n=len(base.samples),
+        budget=decision.allowed,
+        higher_is_better=candidate.higher_is_better,
+        net_loss=moved.net_loss,
+        losses=moved.losses,
+        gains=moved.gains,
+        flips=moved.flips,
+        noise=pairs.noise,
+        method="points lost net <= (1 - min_retention) * the baseline's points",
+        outcome=decision.outcome,
+        borderline=decision.borderline,
+        early_stop=candidate.early_stop,
+        reason=decision.reason or sentence,
+    )
+
+
+def _decision(metric: TaskMetric, pairs: _Pairs, early: Early) -> _Decision:
+    """The rule on all documents, or what it is settled to say of a task that was stopped."""
+    limit, candidate = metric.min_retention, pairs.candidate
+    if limit is None:
+        return _Decision()
+    scores = [s.score for s in (*pairs.base.samples, *candidate.samples)]
+    whole = all(score.is_integer() for score in scores if math.isfinite(score))
+    reached = paired.total([sample.score for sample in pairs.whole.samples])
+    allowed = paired.budget(reached, limit) if whole else float(paired.allowance(reached, limit))
+    stopped = candidate.early_stop
+    if stopped is None:
+        # An error rate is mirrored: where 0.95 is to be kept, 1.05 is the most it may be.
+        bound = limit if candidate.higher_is_better else 2 - limit
+        outcome = judged(pairs.moved.net_loss <= allowed)
+        return _Decision(allowed, outcome, straddles(pairs.interval, bound))
+    ids = [sample.doc_id for sample in pairs.whole.samples]
+    order = evaluate.order(ids, early.seed, candidate.task)
+    settled = stopping.settled(metric, pairs.whole, candidate, order, early.gating)
+    asked_of = len(candidate.samples), stopped.n_planned
+    reason = early_sentence(pairs.name, settled, pairs.moved, allowed, asked_of)
+    return _Decision(allowed, settled.outcome if settled else "inconclusive", False, reason)
+
+
+def _require_pairs(
+    name: str, baseline: Sequence[SampleScore], candidate: Sequence[SampleScore]
+) -> None:
+    """Both must hold the same documents, asked in the same words, in the same order."""
+    hint = "Make the baseline again with these settings: gate eval REFERENCE -o BASELINE"
+    for base, sample in zip(baseline, candidate, strict=False):
+        for field, what in (("doc_hash", "is another one"), ("prompt_hash", "was asked otherwise")):
+            theirs, ours = getattr(base, field), getattr(sample, field)
+            if theirs != ours:
+                raise BaselineMismatchError(
+                    f"{name}: document {sample.doc_id} {what} in the baseline "
+                    f"({field} {theirs[:12]}, here {ours[:12]})",
+                    hint,
+                )
+    if len(baseline) != len(candidate):
+        raise BaselineMismatchError(
+            f"{name}: the baseline has {len(baseline)} documents, the candidate {len(candidate)}",
+            hint,
+        )
