@@ -53,12 +53,15 @@ bench: setup demo/reference
 	$(VENV)/bin/python benchmarks/lint_speed.py
 	$(VENV)/bin/python benchmarks/fuzz_lint.py
 	$(VENV)/bin/python benchmarks/early_stop.py
+	$(VENV)/bin/python benchmarks/verdict_figures.py --check
 	$(VENV)/bin/python benchmarks/detect_speed.py
 	$(VENV)/bin/python benchmarks/action_speed.py
 	$(VENV)/bin/python benchmarks/decode.py $(EXPORTS)
 	$(VENV)/bin/python benchmarks/memory.py demo/topics.txt demo/reference $(EXPORTS)
 	$(VENV)/bin/python benchmarks/rounding_floor.py demo/reference demo/quantized_model/fp8 demo/topics.txt
 	$(VENV)/bin/python benchmarks/harness_overhead.py demo/reference demo/ifeval.jsonl
+	$(VENV)/bin/python benchmarks/time_to_verdict.py --json demo/time_to_verdict.json \
+		--documents demo/ifeval.jsonl --text demo/topics.txt --prompts 32
 
 demo/reference:
 	$(MAKE) demo

@@ -10,58 +10,32 @@ differently::
 
 import argparse
 import json
-import os
-import resource
 import shlex
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-TASK = "ifeval"
+import lm_eval_process
+from lm_eval_process import TASK, timed
+
 METRICS = (
     "prompt_level_strict_acc",
     "inst_level_strict_acc",
     "prompt_level_loose_acc",
     "inst_level_loose_acc",
 )
-LM_EVAL = "import nltk; from lm_eval.__main__ import cli_evaluate; cli_evaluate()"
-"""Two documents ask to count "#" and "!", for which IFEval's scorer draws a letter. Importing
-nltk draws too, so it comes before the command sets its seeds, as it does for the harness."""
 Scores = dict[int, list[float]]
 
 
 def lm_eval_command(options: argparse.Namespace, directory: Path) -> list[str]:
-    """The command, its task file written beside its output."""
-    import yaml
-
-    from gate.harness.task_files import package
-
-    task = {
-        "include": str(package() / "tasks" / TASK / f"{TASK}.yaml"),
-        "task": TASK,
-        "dataset_path": "json",
-        "dataset_kwargs": {
-            "data_files": {"train": str(options.documents.resolve())},
-            "cache_dir": str(directory),
-        },
-    }
-    file = directory / "task.yaml"
-    file.write_text(yaml.safe_dump(task), encoding="utf-8")
-    return [
-        *(sys.executable, "-c", LM_EVAL, "run", "--model", "hf", "--tasks", str(file)),
-        *("--model_args", f"pretrained={options.model}", "--device", options.device),
-        *("--batch_size", str(options.batch), "--limit", str(options.prompts)),
-        *("--gen_kwargs", f"max_gen_toks={options.tokens}", "--apply_chat_template"),
-        *("--log_samples", "--output_path", str(directory / "out")),
-    ]
+    """The command on the first prompts."""
+    asked = {name: getattr(options, name) for name in ("prompts", "tokens", "batch", "device")}
+    return lm_eval_process.command(options.model, options.documents, directory, **asked)
 
 
 def gate_eval_command(options: argparse.Namespace, directory: Path) -> list[str]:
     """The real command on the same prompts, in batches of its own committed order."""
-    lines = options.documents.read_text(encoding="utf-8").splitlines(keepends=True)
-    (directory / "first.jsonl").write_text("".join(lines[: options.prompts]), encoding="utf-8")
+    lm_eval_process.first(options.documents, options.prompts, directory / "first.jsonl")
     asked = {"task": TASK, "documents": "first.jsonl", "max_gen_toks": options.tokens}
     settings = directory / "quant-gate.yaml"
     settings.write_text(json.dumps({"version": 1, "metrics": [asked]}), encoding="utf-8")
@@ -74,11 +48,9 @@ def gate_eval_command(options: argparse.Namespace, directory: Path) -> list[str]
 
 def lm_eval_scores(directory: Path) -> Scores:
     """What the command logged, by document."""
-    (log,) = (directory / "out").glob("**/samples_*.jsonl")
-    samples = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     return {
         sample["doc_id"]: [float(sum(_listed(sample[metric]))) for metric in METRICS]
-        for sample in samples
+        for sample in lm_eval_process.samples(directory)
     }
 
 
@@ -133,9 +105,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         ours = [*(sys.executable, *sys.argv), "--harness-only", str(directory / "ours.json")]
-        theirs_s, theirs_cpu_s = _timed(lm_eval_command(options, directory))
-        ours_s, ours_cpu_s = _timed(ours)
-        gate_s, gate_cpu_s = _timed(gate_eval_command(options, directory))
+        theirs_s, theirs_cpu_s = timed(lm_eval_command(options, directory))
+        ours_s, ours_cpu_s = timed(ours)
+        gate_s, gate_cpu_s = timed(gate_eval_command(options, directory))
         theirs = lm_eval_scores(directory)
         found = json.loads((directory / "ours.json").read_text(encoding="utf-8"))
     different = sum(found[str(doc_id)] != scores for doc_id, scores in theirs.items())
@@ -150,20 +122,6 @@ def main() -> None:
         print(f"| {who:9} | {wall_s:7.1f} | {cpu_s:11.1f} | {ratios} |")
     print(f"{different} of {len(theirs)} prompts scored differently")
     print(f"command: {shlex.join(['python', *sys.argv])}")
-
-
-def _timed(command: list[str]) -> tuple[float, float]:
-    """Wall-clock and processor seconds of a command; the latter hold on a busy machine too."""
-    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    # Everything is local: neither side is to wait for a hub. Both get the same threads: left
-    # alone, lm-eval's use of accelerate takes one for each physical core only.
-    alike = {"OMP_NUM_THREADS": str(os.cpu_count())} | os.environ | {"HF_HUB_OFFLINE": "1"}
-    with tempfile.TemporaryDirectory() as cache:  # no batch of an earlier run is taken over
-        alike["QUANT_GATE_CACHE"] = cache
-        subprocess.run(command, check=True, capture_output=True, env=alike)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return time.monotonic() - started, used
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ def measure(path: Path, text: PerplexityText) -> None:
     checkpoint = open_checkpoint(path, CONTAINERS)
     form = identify(checkpoint, FORMATS)
     with Hf(checkpoint, form, harness=None, settings=DEFAULT) as backend:
-        drift.perplexity(backend, text, drift.read_text(text, Path()))
+        windows = drift.text_windows(backend, text, drift.read_text(text, Path()))
+        backend.read(windows, top=DEFAULT.top_tokens)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(decoded_bytes(checkpoint, form) / 1e9, peak / 1e9)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from gate.quantization import Scheme
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Order = Literal["runtime", "modelopt"]
@@ -152,3 +153,28 @@ def fake_quantize(
     """`x` as it is after quantization and back: its shape and dtype; arguments as `quantize`."""
     codes, scale = quantize(x, scheme, input_scale, order)
     return (codes * scale).reshape(x.shape).to(x.dtype)
+
+
+def all_rounded(dtype: "torch.dtype", scheme: Scheme, input_scale: "Tensor") -> "Tensor":
+    """What `fake_quantize` makes of each of the 65,536 values of a 16-bit dtype, by its bits.
+
+    Args:
+        dtype: bfloat16 or float16.
+        scheme: One under which values are rounded each by itself: FP8 with one stored scale.
+        input_scale: float32 scalar.
+
+    Returns:
+        Shape (65536,), in `dtype`, on the device of the scale.
+    """
+    import torch
+
+    bits = torch.arange(2**16, dtype=torch.int32, device=input_scale.device).to(torch.int16)
+    return fake_quantize(bits.view(dtype), scheme, input_scale)
+
+
+def look_up(x: "Tensor", rounded: "Tensor") -> "Tensor":
+    """`x` rounded by `all_rounded` of its dtype: several times as fast as to round it again."""
+    import torch
+
+    bits = x.view(torch.int16).to(torch.int32).bitwise_and_(0xFFFF)
+    return rounded.index_select(0, bits.reshape(-1)).view(x.shape)

@@ -178,6 +178,11 @@ class Architecture:
         return self.number("vocab_size")
 
     @cached_property
+    def context(self) -> int | None:
+        """Tokens that it was made to read at once."""
+        return self.number("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+
+    @cached_property
     def attention_heads(self) -> int | None:
         """Query heads."""
         return self.number("num_attention_heads", "n_head")

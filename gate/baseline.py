@@ -3,13 +3,12 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from gate import records
+from gate import digests, records
 from gate.checkpoint import CONFIG_MAX_BYTES, Checkpoint, escapes
 from gate.errors import (
     BaselineError,
@@ -18,13 +17,11 @@ from gate.errors import (
     CheckpointError,
     GateError,
 )
+from gate.harness.thinking import split
 from gate.records import EvalResult, TaskSetup
 from gate.settings import BASELINES
 
 DIRECTORY = BASELINES
-
-HASH_THREADS = 4
-"""SHA-256 releases the interpreter; beyond a few files at once the disk is the limit."""
 
 CONFIG_IGNORED = frozenset(
     {"quantization_config", "compression_config", "transformers_version", "dtype", "torch_dtype"}
@@ -65,7 +62,7 @@ class Conditions:
     def of(cls, result: EvalResult) -> Self:
         """The conditions of a stored result."""
         return cls(
-            setups=result.setups,
+            setups=stated(result),
             template_sha=result.chat_template_sha,
             tokenizer_digest=result.tokenizer_digest,
             config_digest=result.config_digest,
@@ -78,29 +75,19 @@ class Conditions:
         )
 
 
-def weights_digest(checkpoint: Checkpoint) -> str:
+def weights_digest(checkpoint: Checkpoint, known: Mapping[str, str] | None = None) -> str:
     """SHA-256 over the names and contents of the weight files, whatever their order.
+
+    Args:
+        checkpoint: On this machine.
+        known: SHA-256 of its files, where they were read already.
 
     Raises:
         CheckpointError: A weight file cannot be read, or leads out of the checkpoint.
     """
-
-    def content(name: str) -> str:
-        if escapes(checkpoint.path, name):
-            raise CheckpointError(
-                f"{name} leads out of {checkpoint.path}", "Put the weights into the checkpoint."
-            )
-        try:
-            with (checkpoint.path / name).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise CheckpointError(
-                f"{checkpoint.path / name} cannot be read: {error}", "Check the file and the disk."
-            ) from error
-
     names = sorted(checkpoint.weight_files)
-    with ThreadPoolExecutor(HASH_THREADS) as pool:
-        return _digest(list(zip(names, pool.map(content, names), strict=True)))
+    found = digests.of(checkpoint.path, names) if known is None else known
+    return _digest([(name, found[name]) for name in names])
 
 
 def config_digest(checkpoint: Checkpoint) -> str:
@@ -161,7 +148,8 @@ def fingerprint(result: EvalResult) -> str:
         setup.model_dump(mode="json", exclude={"documents"}, exclude_defaults=True)
         for setup in result.setups
     ]
-    made = {
+    kept = [(each.source, each.name, each.k) for each in result.distributions]
+    made: dict[str, Any] = {
         "weights": result.weights_digest,
         "suite": [sorted(setups, key=lambda setup: str(setup["task"])), sorted(texts)],
         "template": result.chat_template_sha,
@@ -170,6 +158,8 @@ def fingerprint(result: EvalResult) -> str:
         "activations": result.activations,
         "dtype": result.dtype,
     }
+    if kept:
+        made["distributions"] = sorted(kept)
     return _digest(made)
 
 
@@ -212,6 +202,7 @@ def find(
     model: str | None = None,
     revision: str | None = None,
     command: str | None = None,
+    newest: bool = False,
 ) -> tuple[Path, EvalResult]:
     """The one stored baseline that belongs to the reference and is comparable.
 
@@ -221,6 +212,7 @@ def find(
         model, revision: The reference's name, where it is on a hub. Without a reference every
             comparable baseline counts, those of the same config.json first.
         command: What makes the baseline.
+        newest: Whether the newest will do where several fit.
 
     Raises:
         BaselineMissingError: None belongs to it.
@@ -229,15 +221,9 @@ def find(
     """
     stored, unreadable = _stored(directory)
     named = [(p, r) for p, r in stored if _belongs(r, reference_digest, model, revision)]
-    hint = f"Make it: {command or f'gate eval REFERENCE -o {directory.name}/NAME.json'}"
     if not named:
-        also = (
-            f"; {len(unreadable)} cannot be read, the first because {unreadable[0]}"
-            if unreadable
-            else ""
-        )
         whose = f" of {model}" if model else " of this reference" if reference_digest else ""
-        raise BaselineMissingError(f"{directory} holds no baseline{whose}{also}", hint)
+        raise _none(directory, whose, unreadable, command)
     fitting = [(p, r) for p, r in named if not mismatches(r, conditions)]
     if not fitting:
         path, result = named[0]
@@ -245,12 +231,26 @@ def find(
     if not (reference_digest or model):
         same = [(p, r) for p, r in fitting if r.config_digest == conditions.config_digest]
         fitting = same or fitting
+    if newest:
+        fitting = sorted(fitting, key=lambda found: found[1].date)[-1:]
     if len(fitting) > 1:
         names = ", ".join(str(path) for path, _ in fitting)
         raise BaselineError(
             f"several baselines fit: {names}", f"Name one: --baseline {fitting[0][0]}"
         )
     return fitting[0]
+
+
+def _none(
+    directory: Path, whose: str, unreadable: Sequence[str], command: str | None
+) -> BaselineMissingError:
+    """The error that there is no baseline, and the command that makes one."""
+    many = len(unreadable)
+    also = f"; {many} cannot be read, the first because {unreadable[0]}" if many else ""
+    return BaselineMissingError(
+        f"{directory} holds no baseline{whose}{also}",
+        f"Make it: {command or f'gate eval REFERENCE -o {directory.name}/NAME.json'}",
+    )
 
 
 def require_comparable(
@@ -264,10 +264,13 @@ def require_comparable(
     differences = mismatches(baseline, conditions)
     if differences:
         made = command or eval_command(baseline.model, baseline.revision, path=str(path))
-        raise BaselineMismatchError(
-            f"{path} is not comparable: {'; '.join(differences)}",
-            f"Make it again with these settings: {made}",
-        )
+        hint = f"Make it again with these settings: {made}"
+        if baseline.chat_template_sha is not None and conditions.template_sha is None:
+            hint = (
+                f"Copy the chat template of {baseline.model} into the checkpoint; where it shall "
+                f"have none, make the baseline again with these settings: {made}"
+            )
+        raise BaselineMismatchError(f"{path} is not comparable: {'; '.join(differences)}", hint)
 
 
 def mismatches(baseline: EvalResult, conditions: Conditions) -> tuple[str, ...]:
@@ -301,11 +304,15 @@ def _mismatches(baseline: EvalResult, conditions: Conditions) -> Iterator[str]:
         yield _difference("activations", baseline.activations, conditions.activations)
     if baseline.tokenizer_digest != conditions.tokenizer_digest:
         yield _difference("tokenizer", baseline.tokenizer_digest, conditions.tokenizer_digest)
-    templated = any(setup.apply_chat_template for setup in conditions.setups)
+    asked = {setup.task: setup for setup in stated(baseline)}
+    templated = any(
+        setup.apply_chat_template or (setup.task in asked and asked[setup.task].apply_chat_template)
+        for setup in conditions.setups
+    )
     if templated and baseline.chat_template_sha != conditions.template_sha:
         yield _difference("chat template", baseline.chat_template_sha, conditions.template_sha)
     for setup in conditions.setups:
-        theirs = baseline.setup(setup.task)
+        theirs = asked.get(setup.task)
         if theirs is None:
             yield f"it has no task {setup.task}"
         elif any(found.early_stop for found in baseline.tasks if found.task == setup.task):
@@ -316,8 +323,25 @@ def _mismatches(baseline: EvalResult, conditions: Conditions) -> Iterator[str]:
         text = baseline.perplexity(name)
         if text is None:
             yield f"it has no perplexity on {name}"
+        elif text.early_stop is not None:
+            yield f"perplexity on {name} was stopped early"
         elif text.tokens_digest != digest:
             yield _difference(f"tokens of {name}", text.tokens_digest, digest)
+
+
+def stated(result: EvalResult) -> tuple[TaskSetup, ...]:
+    """How the tasks were asked; what is done with think blocks is said by older results, too.
+
+    Those scored every answer as it was; where none begins with a block, stripping does the same.
+    """
+
+    def think(setup: TaskSetup) -> str | None:
+        if setup.think is not None or setup.output_type != "generate_until":
+            return setup.think
+        written = result.answers.get(setup.task, ())
+        return "keep" if any(split(answer.text)[1] for answer in written) else "strip"
+
+    return tuple(setup.model_copy(update={"think": think(setup)}) for setup in result.setups)
 
 
 def _setup_differences(baseline: TaskSetup, candidate: TaskSetup) -> Iterator[str]:
@@ -325,6 +349,8 @@ def _setup_differences(baseline: TaskSetup, candidate: TaskSetup) -> Iterator[st
         theirs, ours = getattr(baseline, name), getattr(candidate, name)
         # The task hash covers every document: a file that was only written anew is the same.
         if name == "documents" and baseline.task_hash == candidate.task_hash:
+            continue
+        if name == "think" and None in (theirs, ours):
             continue
         if isinstance(theirs, dict) and isinstance(ours, dict):
             for key in sorted(theirs.keys() | ours.keys()):

@@ -1,43 +1,66 @@
 """The whole gate, cheapest evidence first; the only file that knows the order.
 
-lint -> preflight -> perplexity -> canary -> tasks -> verdict
+lint -> preflight -> perplexity -> canary -> tasks -> speed -> verdict
 """
 
 import subprocess
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
-from gate import baseline, drift, flips, harness, hub, preflight, privacy, reuse, subjects, verdict
+from gate import (
+    answers,
+    baseline,
+    baselines,
+    flips,
+    hub,
+    privacy,
+    reuse,
+    store,
+    subjects,
+    verdict,
+)
 from gate.errors import BaselineMissingError, CheckpointError, NonFiniteLogitsError
 from gate.quantization import require_decodable
 from gate.records import BaselineInfo, EvalResult, Report, Verdict
+from gate.repeat import repeated
 from gate.request import Look, Request, Subject
 from gate.reuse import Kept
 from gate.run import Run, cache_directory
-from gate.settings import CheckpointRule, PerplexityText
+from gate.settings import CheckpointRule
 
 
-def measure(request: Request) -> EvalResult:
+def measure(request: Request, runs: int = 1) -> EvalResult:
     """Evaluate a checkpoint: what `gate eval` stores, for example as a baseline.
+
+    Args:
+        runs: How often the model is run, to see how far it differs from itself.
 
     Raises:
         CheckpointError: Static validation found errors.
     """
-    subject = _open(request)
-    if subject.lint.errors:
-        first = subject.lint.errors[0]
-        raise CheckpointError(
-            f"{subject.checkpoint.source} is broken and was not measured: {first.message}",
-            f"See all {len(subject.lint.errors)} errors: gate lint {subject.checkpoint.source}",
-        )
-    require_decodable(subject.checkpoint, subject.form)
-    with Run(request, subject) as run:
+    run = Run(request, _sound(request))
+    run.placement.require_answers(request.settings, advisory=True)
+    with run:
         run.texts()
         run.tasks()
-        result = run.result()
+        run.keep_answers()
+        run.speed()
+        result = repeated(run, runs)
         request.store(result)
     return result
+
+
+def prepared(request: Request) -> tuple[Run, EvalResult, BaselineInfo]:
+    """A run that can be judged, before its model is loaded, and the baseline it is compared with.
+
+    Raises:
+        CheckpointError: Static validation found errors.
+        BaselineError: Missing, not comparable, or too small to gate on.
+    """
+    subject = _sound(request)
+    _require_limits_and_baseline(request, subject)
+    run = Run(request, subject)
+    return run, *_baseline(request, subject, run)
 
 
 def check(request: Request) -> Report:
@@ -66,69 +89,67 @@ def _judged(request: Request, subject: Subject) -> Report:
     run = Run(request, subject)
     stored, info = _baseline(request, subject, run)
     with run:
-        decided, result = _judge(run, stored)
+        decided, result = judge(run, stored)
         report = subjects.report(request, subject, decided, result, info)
         report = flips.explained(report, stored, run.backend.prompt)
+        report = answers.explained(report, stored)
         report = privacy.without_texts(report, request.settings, request.root)
         request.store(report)
     return report
 
 
-def doctor(request: Request) -> Iterator[preflight.Check]:
-    """Everything that must hold before a model is loaded, one check a line."""
-    settings, root = request.settings, request.root
-
-    def characters(text: PerplexityText) -> str:
-        return f"{len(drift.read_text(text, root)):,} characters"
-
-    def extra() -> Iterator[preflight.Check]:
-        for run in settings.task_runs:
-            probe = partial(
-                harness.probe, run, root, settings.include_path, settings.allow_unsafe_tasks
-            )
-            yield preflight.attempt(f"task {run.task}", probe)
-        for metric in settings.perplexity_metrics:
-            text = metric.perplexity
-            yield preflight.attempt(f"text {text.label}", partial(characters, text))
-        if request.checkpoint:
-            yield preflight.attempt("baseline", partial(_prepared, request))
-            return
-        for path in dict.fromkeys(rule.baseline for rule in settings.checkpoints if rule.baseline):
-            yield preflight.attempt(f"baseline {path}", partial(_described, root / path))
-
-    return preflight.doctor(extra)
+def judge(run: "Run", stored: EvalResult) -> tuple[Verdict, EvalResult | None]:
+    """The verdict, and what a reader should know beside it."""
+    decided, result = _decided(run, stored)
+    settings, comparisons, left_out = run.settings, decided.comparisons, run.left_out
+    concerns = (
+        *verdict.concerns(settings, comparisons, left_out),
+        *decided.concerns,
+        *verdict.speed_concerns(settings.speed, stored.throughput, run.throughput),
+    )
+    suites = verdict.suite_outcomes(settings, comparisons, left_out)
+    return decided.model_copy(update={"concerns": concerns, "suites": suites}), result
 
 
-def _described(path: Path) -> str:
-    """A stored baseline, in words."""
-    stored = baseline.load(path)
-    return f"of {stored.model}, made {stored.date}"
-
-
-def _prepared(request: Request) -> str:
-    """Everything up to the model: the baseline's file if all of it holds."""
-    subject = _open(request)
-    _, info = _baseline(request, subject, Run(request, subject))
-    return f"{info.path}, made {info.date}"
-
-
-def _judge(run: "Run", stored: EvalResult) -> tuple[Verdict, EvalResult | None]:
+def _decided(run: "Run", stored: EvalResult) -> tuple[Verdict, EvalResult | None]:
     """Perplexity, canary, tasks: until the verdict is settled."""
     subject, full = run.subject, run.request.full
     try:
-        run.texts()
-        comparisons = run.compare(stored, run.settings.perplexity_metrics)
-        if not full and any(found.outcome == "fail" for found in comparisons):
+        run.texts(None if full else stored)
+        comparisons = run.compare(stored, run.read)
+        ends = not full or run.placement.streamed
+        if ends and any(found.outcome == "fail" for found in comparisons):
             return verdict.decide(subject.lint, comparisons), run.result()
+        run.read_answers()
         bad = run.canary(stored)
         if bad and not full:
             return verdict.decide(subject.lint, comparisons, bad), run.result()
-        run.tasks(None if full else stored)
+        run.tasks(stored)
     except NonFiniteLogitsError as error:
         broken = Verdict(outcome="fail", reasons=(error.message,), fix=error.hint, stage="canary")
         return broken, None
     comparisons = run.compare(stored, run.measured)
+    if run.settings.speed and (full or all(found.outcome != "fail" for found in comparisons)):
+        run.speed()
+        comparisons = run.compare(stored, run.measured)
     return verdict.decide(subject.lint, comparisons, bad), run.result()
+
+
+def _sound(request: Request) -> Subject:
+    """The checkpoint, without a lint error and in a format that can be decoded.
+
+    Raises:
+        CheckpointError: Static validation found errors.
+    """
+    subject = _open(request)
+    if subject.lint.errors:
+        first = subject.lint.errors[0]
+        raise CheckpointError(
+            f"{subject.checkpoint.source} is broken and was not measured: {first.message}",
+            f"See all {len(subject.lint.errors)} errors: gate lint {subject.checkpoint.source}",
+        )
+    require_decodable(subject.checkpoint, subject.form)
+    return subject
 
 
 def _open(request: Request) -> Subject:
@@ -177,7 +198,7 @@ def _require_limits_and_baseline(request: Request, subject: Subject) -> None:
     command = _baseline_command(request, subject.rule, path)
     if path is not None:
         baseline.load(path, command)
-    elif next(directory.glob("*.json"), None) is None:
+    elif request.settings.store is None and next(directory.glob("*.json"), None) is None:
         raise BaselineMissingError(f"{directory} holds no baseline", f"Make it: {command}")
 
 
@@ -195,13 +216,12 @@ def _baseline(request: Request, subject: Subject, run: Run) -> tuple[EvalResult,
     path = _named_baseline(request, rule)
     command = _baseline_command(request, rule, path)
     if path is None:
-        path, stored = baseline.find(
-            request.root / baseline.DIRECTORY, conditions, **_owner(subject), command=command
-        )
+        path, stored = _found(request, subject, conditions, command)
     else:
         stored = baseline.load(path, command)
         baseline.require_comparable(stored, conditions, path, command)
-    verdict.check_budgets(request.settings, stored)
+    verdict.check_baseline(request.settings, stored)
+    run.readings.compare_with(stored, path.parent)
     info = BaselineInfo(
         path=request.shown(path),
         model=stored.model,
@@ -215,7 +235,35 @@ def _baseline(request: Request, subject: Subject, run: Run) -> tuple[EvalResult,
     return stored, info
 
 
-def _owner(subject: Subject) -> dict[str, str | None]:
+def _found(
+    request: Request, subject: Subject, conditions: baseline.Conditions, command: str
+) -> tuple[Path, EvalResult]:
+    """The reference's baseline: beside the settings, else the newest one in their store.
+
+    Raises:
+        BaselineError: There is none, or none that fits.
+        StoreError: The store cannot be read.
+    """
+    owner, here = _owner(subject), request.root / baseline.DIRECTORY
+    try:
+        return baseline.find(here, conditions, **owner, command=command)
+    except BaselineMissingError:
+        if request.settings.store is None or not any(owner.values()):
+            raise
+    kept = store.at(request.settings.store, request.root)
+    place = baselines.fetched(kept, cache_directory() / "baselines", **owner)
+    return baseline.find(place, conditions, **owner, command=command, newest=True)
+
+
+class _Owner(TypedDict, total=False):
+    """See `baseline.find`."""
+
+    reference_digest: str | None
+    model: str | None
+    revision: str | None
+
+
+def _owner(subject: Subject) -> _Owner:
     """By what a reference's baseline is known: its bytes, or its name on the hub."""
     if subject.reference is not None:
         return {"reference_digest": subject.reference_digest}

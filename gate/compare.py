@@ -22,7 +22,7 @@ def compare(
     for path in results:
         result = _stored_result(path)
         baseline.require_comparable(stored, baseline.Conditions.of(result), baseline_path)
-        chosen = settings.model_copy(update={"metrics": _measured(settings, stored, result)})
+        chosen = settings.model_copy(update={"metrics": measured(settings, stored, result)})
         bits = result.weight_bits
         rows.append((path.stem, result, verdict.compare(chosen, stored, result, bits)))
     return stored, rows
@@ -41,7 +41,7 @@ def _stored_result(path: Path) -> EvalResult:
     return evaluation
 
 
-def _measured(settings: Settings, stored: EvalResult, result: EvalResult) -> tuple[Metric, ...]:
+def measured(settings: Settings, stored: EvalResult, result: EvalResult) -> tuple[Metric, ...]:
     """What both results hold, with the settings' limits where they state some."""
     tasks = {(t.task, t.metric) for t in stored.tasks} & {(t.task, t.metric) for t in result.tasks}
     texts = {p.name for p in stored.perplexities} & {p.name for p in result.perplexities}

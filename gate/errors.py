@@ -14,6 +14,8 @@ could be judged::
         BackendUnavailableError 3   an extra, a device or data is missing
         OutOfMemoryError        3   the driver halves the batch first
         NonFiniteLogitsError    3   for a candidate, the driver makes it a FAIL
+      AttestError               3   a report does not speak of these bytes, or not of all
+      StoreError                3   kept results cannot be read or written
       GitError                  3   git has no answer, or not that commit
       PublishError              3   a report could not be delivered
 """
@@ -88,6 +90,14 @@ class OutOfMemoryError(BackendError):
 
 class NonFiniteLogitsError(BackendError):
     """The model computed NaN or infinity: a defect of what is judged, not of the machine."""
+
+
+class AttestError(GateError):
+    """A report cannot be turned into a statement about these files."""
+
+
+class StoreError(GateError):
+    """Where results are kept cannot be read or written, or holds what is damaged."""
 
 
 class GitError(GateError):

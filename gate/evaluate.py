@@ -3,26 +3,27 @@
 import hashlib
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
+from itertools import takewhile
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from gate import drift
+from gate import batching
+from gate.drift import Reading
 from gate.errors import OutOfMemoryError
 from gate.journal import Journal
 from gate.records import (
     Answer,
     EarlyStop,
-    Part,
-    PerplexityResult,
     RoundingFloor,
-    SampleScore,
     ScoredDocument,
     TaskResult,
     TaskSetup,
 )
-from gate.settings import PerplexityText
+from gate.results import by_metric
+from gate.speed import Clock, Generated, Workload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,12 +36,14 @@ class Backend(Protocol):
         device: Where it runs, for example `cpu` or `NVIDIA H100 80GB HBM3`.
         dtype: Of the computation.
         kernel: How quantized layers are computed, in words.
+        emulated: Whether quantized weights are decoded and computed as unquantized ones.
         versions: Packages that the result depends on.
     """
 
     device: str
     dtype: str
     kernel: str
+    emulated: bool
     versions: dict[str, str]
 
     def __enter__(self) -> Self: ...
@@ -68,6 +71,10 @@ class Backend(Protocol):
         """Whether more of a metric is better; available before entering."""
         ...
 
+    def fitting(self) -> int:
+        """How many documents fit into memory together, by arithmetic; after entering."""
+        ...
+
     def score(self, task: str, doc_ids: Sequence[int]) -> list[ScoredDocument]:
         """Run these documents together, as one batch, and score them.
 
@@ -86,17 +93,34 @@ class Backend(Protocol):
         """The text's tokens without special ones: int64, shape (tokens,); before entering."""
         ...
 
-    def logprobs(self, token_ids: "np.ndarray") -> "np.ndarray":
-        """Log-probability in nats of every token but the first, given those before it.
+    def read(
+        self,
+        windows: "np.ndarray",
+        *,
+        top: int = 0,
+        at: "np.ndarray | None" = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Reading:
+        """What the model says of every token but a window's first, given those before it.
 
         Args:
-            token_ids: int64, shape (windows, window).
-
-        Returns:
-            float32, shape (windows, window - 1).
+            windows: int64, shape (windows, window); as many are read together as fit.
+            top: Most likely tokens to give back, as many as there are at most.
+            at: Tokens whose log-probabilities are wanted: int32, shape (windows, window - 1, k).
+            progress: Told how many windows were read since.
 
         Raises:
-            OutOfMemoryError, NonFiniteLogitsError: As `score`.
+            OutOfMemoryError: One window does not fit.
+            NonFiniteLogitsError: The model computed NaN or infinity.
+        """
+        ...
+
+    def generate(self, workload: Workload, clock: Clock) -> Generated:
+        """Continue random prompts greedily by so many tokens, past any end token, for their speed.
+
+        Raises:
+            BackendUnavailableError: It runs no model.
+            OutOfMemoryError: As `score`.
         """
         ...
 
@@ -115,9 +139,6 @@ class StopRule(Protocol):
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Given a label and a total, a context whose value is told how much was done since."""
-
-FLOOR_WINDOWS = 2
-"""Windows on which the rounding floor is measured."""
 
 
 def suite_digest(setups: Sequence[TaskSetup]) -> str:
@@ -140,73 +161,87 @@ class Evaluation:
     Args:
         backend: Entered already.
         seed: Of the order of documents.
-        batch_size: Documents generated together; halved when they do not fit.
+        batch_size: Documents generated together, unless the journal shows with how many the run
+            began; halved when they do not fit.
         journal: Entered already.
         progress: How to show progress.
+
+    Attributes:
+        by_order: Whether tasks are asked in blocks even where all of them is wanted: then the
+            order says who shares a batch, and not the length alone.
     """
 
     def __init__(
         self, backend: Backend, seed: str, batch_size: int, journal: Journal, progress: Progress
     ) -> None:
         self.backend = backend
-        self.batch_size = batch_size
+        self.batch_size = journal.begun(batch_size)
         self.journal = journal
         self.progress = progress
-        self.perplexities: list[PerplexityResult] = []
-        self.rounding_floor: RoundingFloor | None = None
         self.documents: dict[str, list[ScoredDocument]] = {}
         self.stopped: dict[str, EarlyStop] = {}
+        self._scored: dict[str, dict[int, ScoredDocument]] = {}
+        self._in_blocks = False
+        self.by_order = False
         self.orders = {
             setup.task: order(backend.doc_ids(setup.task), seed, setup.task)
             for setup in backend.setups()
         }
 
-    def measure_text(self, text: PerplexityText, content: str) -> PerplexityResult:
-        """Perplexity of one text, prefill only."""
-        result = self.journal.perplexities.get(text.label)
-        if result is None:
-            with self.progress(f"perplexity of {text.label}", text.windows) as advance:
-                result = drift.perplexity(self.backend, text, content, advance)
-            self.journal.add_perplexity(result)
-        self.perplexities.append(result)
-        return result
-
-    def measure_rounding_floor(self, text: PerplexityText, content: str) -> RoundingFloor | None:
-        """What a last-bit change of rounding does, on the first windows of a text."""
-        self.rounding_floor = self.journal.rounding_floor
-        if self.rounding_floor is None:
-            windows = drift.text_windows(self.backend, text, content)[:FLOOR_WINDOWS]
-            self.rounding_floor = self.backend.rounding_floor(windows)
-            if self.rounding_floor is not None:
-                self.journal.add_rounding_floor(self.rounding_floor)
-        return self.rounding_floor
-
     def run(
-        self, task: str, at_least: int | None = None, stop: StopRule | None = None
+        self, task: str, first: int | None = None, stop: StopRule | None = None
     ) -> list[ScoredDocument]:
-        """Score a task's documents in their committed order.
+        """Score a task's documents, and give them back in their committed order.
+
+        They are asked for in blocks of that order, the longest prompts of a block first. Who
+        decides sees those that are complete up to the first one that is not: answers that take
+        long are no better or worse than they are.
 
         Args:
             task: Its name.
-            at_least: Stop after the batch that reaches this count; None for all.
-            stop: Asked after each batch whether the rest is needed.
+            first: Only so many of the first ones, as a block of their own; None for all.
+            stop: Asked before each batch whether the rest is needed.
 
         Returns:
-            Every document scored so far, in committed order.
+            Every document up to the first that is not scored yet, in committed order.
         """
-        planned = self.orders[task]
-        target = len(planned) if at_least is None else min(at_least, len(planned))
-        done = self.documents.setdefault(task, [])
-        with self.progress(task, len(planned)) as advance:
-            advance(len(done))
-            while len(done) < target:
-                if stop is not None and (settled := stop.decided(task, done)):
-                    self.stopped[task] = settled
-                    break
-                batch = self._next_batch(task, planned[len(done) :])
-                done += batch
-                advance(len(batch))
+        order = self.orders[task]
+        scored, done = self._scored.setdefault(task, {}), self.documents.setdefault(task, [])
+        with self.progress(task, len(order)) as advance:
+            advance(len(scored))
+            whole = stop is None and not self.by_order
+            for block in self._blocks(task, first, whole=whole):
+                waiting = batching.longest_first(block, partial(self._length, task))
+                while waiting:
+                    if stop is not None and (settled := stop.decided(task, done)):
+                        self.stopped[task] = settled
+                        return done
+                    batch = self._next_batch(task, waiting)
+                    waiting = waiting[len(batch) :]
+                    scored |= {document.doc_id: document for document in batch}
+                    done += _complete(scored, order[len(done) :])
+                    advance(len(batch))
         return done
+
+    @property
+    def batch_plan(self) -> str:
+        """How documents were put together, in words."""
+        blocks = f"blocks of up to 1/{batching.BLOCKS}" if self._in_blocks else "one block"
+        return f"{blocks}, static batches of {self.batch_size}, sorted by length"
+
+    def _blocks(self, task: str, first: int | None, *, whole: bool) -> list[list[int]]:
+        """What is left of a task, or of its first documents."""
+        order, done = self.orders[task], len(self.documents[task])
+        if first is not None or whole:
+            blocks = [order[done:first]]
+        else:
+            self._in_blocks = True
+            blocks = batching.blocks(order, done, self.batch_size)
+        scored = self._scored[task]
+        return [[doc_id for doc_id in block if doc_id not in scored] for block in blocks]
+
+    def _length(self, task: str, doc_id: int) -> int:
+        return len(self.backend.prompt(task, doc_id) or "")
 
     def answers(self, task: str) -> tuple[Answer, ...]:
         """What the model wrote so far, in committed order; none for multiple choice."""
@@ -219,61 +254,41 @@ class Evaluation:
             for setup in self.backend.setups()
             if setup.task in self.stopped
             or len(self.documents.get(setup.task, ())) == setup.n_documents
-            for result in _task_results(setup.task, self.documents[setup.task], self.backend)
+            for result in by_metric(
+                setup.task,
+                self.documents[setup.task],
+                partial(self.backend.higher_is_better, setup.task),
+            )
         )
 
-    def _next_batch(self, task: str, remaining: Sequence[int]) -> list[ScoredDocument]:
+    def _next_batch(self, task: str, waiting: Sequence[int]) -> list[ScoredDocument]:
         """The next batch, from the journal if it is there.
 
-        A batch's composition changes BF16 answers, so a resumed run follows the sizes that the
-        journal shows, halved ones included.
+        A batch's composition changes BF16 answers, so a resumed run makes batches smaller just
+        where the run before it had to.
         """
-        size = self.batch_size
-        while size:
-            kept = self.journal.batch(task, remaining[:size])
-            if kept is not None:
-                self.batch_size = size
-                return kept
-            size //= 2
         while True:
-            ids = remaining[: self.batch_size]
-            try:
-                scored = self.backend.score(task, ids)
-            except OutOfMemoryError:
-                if len(ids) == 1:
-                    raise
-                self.batch_size = max(1, len(ids) // 2)
-                continue
-            self.journal.add_batch(task, ids, scored)
-            return scored
+            ids = waiting[: self.batch_size]
+            kept = self.journal.batch(task, ids)
+            if kept is not None:
+                return kept
+            smaller = self.journal.halved(task, ids)
+            if smaller is None:
+                try:
+                    scored = self.backend.score(task, ids)
+                except OutOfMemoryError:
+                    if len(ids) == 1:
+                        raise
+                    smaller = len(ids) // 2
+                    self.journal.add_halved(task, ids, smaller)
+                else:
+                    self.journal.add_batch(task, ids, scored)
+                    return scored
+            self.batch_size = smaller
 
 
-def _task_results(
-    task: str, documents: Sequence[ScoredDocument], backend: Backend
-) -> list[TaskResult]:
-    in_order = sorted(documents, key=lambda document: document.doc_id)
-    samples: dict[tuple[str, str], list[SampleScore]] = {}
-    parts: dict[tuple[str, str], list[tuple[Part, ...]]] = {}
-    for document in in_order:
-        for points in document.points:
-            parts.setdefault((points.metric, points.filter), []).append(points.parts)
-            samples.setdefault((points.metric, points.filter), []).append(
-                SampleScore(
-                    doc_id=document.doc_id,
-                    doc_hash=document.doc_hash,
-                    prompt_hash=document.prompt_hash,
-                    score=points.score,
-                    weight=points.weight,
-                )
-            )
-    return [
-        TaskResult(
-            task=task,
-            metric=metric,
-            filter=answer_filter,
-            higher_is_better=backend.higher_is_better(task, metric),
-            samples=tuple(found),
-            parts=tuple(parts[metric, answer_filter]) if any(parts[metric, answer_filter]) else (),
-        )
-        for (metric, answer_filter), found in samples.items()
-    ]
+def _complete(
+    scored: Mapping[int, ScoredDocument], order: Sequence[int]
+) -> Iterator[ScoredDocument]:
+    """The first documents of an order, up to one that is not scored yet."""
+    return (scored[doc_id] for doc_id in takewhile(scored.__contains__, order))

@@ -53,6 +53,8 @@ metrics:
   # `perplexity: {{file: FILE.txt}}`.
   - perplexity: {{dataset: Salesforce/wikitext, name: wikitext-2-raw-v1}}
     max_ratio: {ratio}
+  # Long windows see what short ones cannot, such as a damaged KV cache.
+  - perplexity: {{dataset: Salesforce/wikitext, name: wikitext-2-raw-v1, window: 8192, windows: 2}}
 
 # A finding of `gate lint` that is meant to be, with its reason:
 # ignore:

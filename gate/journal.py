@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from gate.errors import GateError
-from gate.records import PerplexityResult, RoundingFloor, ScoredDocument
+from gate.errors import BackendError, GateError
+from gate.records import Distributions, Drift, PerplexityResult, RoundingFloor, ScoredDocument
 
 MAX_LINE_BYTES = 64 * 2**20
 
@@ -30,6 +30,10 @@ class Journal:
         self.batches: dict[tuple[str, tuple[int, ...]], list[ScoredDocument]] = {}
         self.perplexities: dict[str, PerplexityResult] = {}
         self.rounding_floor: RoundingFloor | None = None
+        self.distributions: list[Distributions] = []
+        self.drifts: list[Drift] = []
+        self.batch_size: int | None = None
+        self.smaller: dict[tuple[str, tuple[int, ...]], int] = {}
         self._file: Any = None
 
     def __enter__(self) -> Self:
@@ -56,10 +60,37 @@ class Journal:
         return self.batches.get((task, tuple(doc_ids)))
 
     def add_batch(self, task: str, doc_ids: Sequence[int], documents: list[ScoredDocument]) -> None:
-        """Keep a completed batch."""
+        """Keep a completed batch, in which every document that was asked is accounted for.
+
+        Raises:
+            BackendError: It is not what was asked.
+        """
+        scored = [document.doc_id for document in documents]
+        if scored != list(doc_ids):
+            raise BackendError(
+                f"the backend was asked {len(doc_ids)} documents of {task} and scored "
+                f"{len(scored)}, not all of them those that were asked",
+                "Report this: a document must be scored, or be said to be lost.",
+            )
         self.batches[task, tuple(doc_ids)] = documents
         dumped = [document.model_dump(mode="json") for document in documents]
         self._append({"task": task, "doc_ids": list(doc_ids), "documents": dumped})
+
+    def begun(self, batch_size: int) -> int:
+        """The batch size that the run began with: the one given, unless another was kept."""
+        if self.batch_size is None:
+            self.batch_size = batch_size
+            self._append({"batch_size": batch_size})
+        return self.batch_size
+
+    def halved(self, task: str, doc_ids: Sequence[int]) -> int | None:
+        """The batch size that followed on a batch that did not fit; None if it was not tried."""
+        return self.smaller.get((task, tuple(doc_ids)))
+
+    def add_halved(self, task: str, doc_ids: Sequence[int], batch_size: int) -> None:
+        """Keep that a batch did not fit, and the size that follows."""
+        self.smaller[task, tuple(doc_ids)] = batch_size
+        self._append({"task": task, "doc_ids": list(doc_ids), "halved": batch_size})
 
     def add_perplexity(self, result: PerplexityResult) -> None:
         """Keep a completed perplexity."""
@@ -70,6 +101,16 @@ class Journal:
         """Keep the rounding floor."""
         self.rounding_floor = floor
         self._append({"rounding_floor": floor.model_dump(mode="json")})
+
+    def add_distributions(self, distributions: Distributions) -> None:
+        """Keep which distributions were stored."""
+        self.distributions.append(distributions)
+        self._append({"distributions": distributions.model_dump(mode="json")})
+
+    def add_drift(self, drift: Drift) -> None:
+        """Keep how far distributions have moved."""
+        self.drifts.append(drift)
+        self._append({"drift": json.loads(drift.model_dump_json())})
 
     def remove(self) -> None:
         """Delete the file: the run is complete and its result stored."""
@@ -104,8 +145,17 @@ class Journal:
         if "perplexity" in entry:
             result = PerplexityResult.model_validate(entry["perplexity"])
             self.perplexities[result.name] = result
+        elif "halved" in entry:
+            smaller = max(1, int(entry["halved"]))
+            self.smaller[entry["task"], tuple(entry["doc_ids"])] = smaller
+        elif "batch_size" in entry:
+            self.batch_size = max(1, int(entry["batch_size"]))
         elif "rounding_floor" in entry:
             self.rounding_floor = RoundingFloor.model_validate(entry["rounding_floor"])
+        elif "distributions" in entry:
+            self.distributions.append(Distributions.model_validate(entry["distributions"]))
+        elif "drift" in entry:
+            self.drifts.append(Drift.model_validate(entry["drift"]))
         else:
             documents = [ScoredDocument.model_validate(item) for item in entry["documents"]]
             self.batches[entry["task"], tuple(entry["doc_ids"])] = documents

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gate import devices
 from gate.errors import BackendUnavailableError, GateError
+from gate.settings import Memory
 from gate.size import workspace_bytes
 
 EVAL_PACKAGES = {
@@ -68,10 +69,49 @@ def require_memory(decoded_bytes: int, device_bytes: int | None = None) -> None:
     available = _usable_bytes() if device_bytes is None else device_bytes
     if needed > available:
         raise BackendUnavailableError(
-            f"the decoded model takes {_gib(decoded_bytes)}; evaluating it needs about "
-            f"{_gib(needed)} and there are {_gib(available)}",
+            f"{need(decoded_bytes)} and there are {_gib(available)}",
             "Free memory, or run on a machine that has it.",
         )
+
+
+def need(decoded_bytes: int) -> str:
+    """What a model that is loaded as a whole takes, in words."""
+    needed = decoded_bytes + workspace_bytes(decoded_bytes)
+    return (
+        f"the decoded model takes {_gib(decoded_bytes)}; evaluating it needs about {_gib(needed)}"
+    )
+
+
+def streams(
+    memory: Memory, decoded_bytes: int, part_bytes: int, device_bytes: int | None = None
+) -> bool:
+    """Whether a model is streamed layer by layer rather than loaded as a whole.
+
+    Args:
+        memory: What the settings ask for.
+        decoded_bytes: The decoded model.
+        part_bytes: Its largest layer, decoded.
+        device_bytes: See `require_memory`.
+
+    Raises:
+        BackendUnavailableError: What is asked for does not fit.
+    """
+    if memory != "stream":
+        try:
+            require_memory(decoded_bytes, device_bytes)
+            return False
+        except BackendUnavailableError:
+            if memory == "resident":
+                raise
+    needed = part_bytes + workspace_bytes(part_bytes)
+    available = _usable_bytes(together=False) if device_bytes is None else device_bytes
+    if needed > available:
+        raise BackendUnavailableError(
+            f"the largest layer takes {_gib(part_bytes)} once it is decoded; streaming the model "
+            f"needs about {_gib(needed)} and there are {_gib(available)}",
+            "Free memory, or run on a machine that has it.",
+        )
+    return True
 
 
 def doctor(extra: Callable[[], Iterator[Check]]) -> Iterator[Check]:
@@ -155,13 +195,14 @@ def _described(device: devices.Device) -> str:
     return f"{device}: {', '.join([room, *holders])}"
 
 
-def _usable_bytes() -> int:
-    """All memory of the CUDA devices, else what is free of the host's."""
+def _usable_bytes(*, together: bool = True) -> int:
+    """All memory of the CUDA devices, or of the largest one; else what is free of the host's."""
     import psutil
 
     found = devices.found()
     if found:
-        return sum(device.total_bytes for device in found)
+        sizes = [device.total_bytes for device in found]
+        return sum(sizes) if together else max(sizes)
     return int(psutil.virtual_memory().available)
 
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from gate import baseline
+from gate import baseline, digests
 from gate.checkpoint import Checkpoint
 from gate.evaluate import Progress
 from gate.hub import Source
-from gate.policy import Trusted
+from gate.policy import Trusted, working
 from gate.quantization import Format
-from gate.records import EvalResult, LintResult, Policy, Report, Size, Target
+from gate.records import Calibration, EvalResult, LintResult, Policy, Report, Size, Target
 from gate.settings import CheckpointRule, Settings
 
 FULL_PRECISION_BITS = 16
@@ -32,6 +32,7 @@ class Request:
         reuse: Whether a stored verdict about the same bytes will do; None to keep none either.
         command: The command that repeats this run.
         progress: How to show progress.
+        arrays: Directory of the stored result, for the arrays that belong to it; None for none.
         store: Writes what was measured, before the journal is given up.
     """
 
@@ -40,12 +41,13 @@ class Request:
     root: Path
     command: str
     progress: Progress
-    store: Callable[[EvalResult | Report], None]
+    store: Callable[[EvalResult | Report | Calibration], None]
     settings_file: Path | None = None
     baseline: Path | None = None
     full: bool = False
     trusted: Trusted | None = None
     reuse: bool | None = None
+    arrays: Path | None = None
 
     @property
     def tree(self) -> Path:
@@ -61,6 +63,16 @@ class Request:
     def policy_for(self, source: Source) -> Policy | None:
         """By whose settings a checkpoint is judged; None for those of the working tree."""
         return self.trusted.record_for(source.path, _pin(source)) if self.trusted else None
+
+    @property
+    def policy_digest(self) -> str:
+        """SHA-256 over the settings and everything that they name.
+
+        Raises:
+            SettingsError: One of the files cannot be read.
+        """
+        here = (self.settings, self.settings_file, self.root)
+        return (self.trusted.record if self.trusted else working(*here)).digest
 
     def shown(self, path: Path) -> str:
         """A file as reports name it: from here, or from the settings' directory."""
@@ -111,7 +123,14 @@ class Subject:
     @cached_property
     def weights_digest(self) -> str:
         """See `baseline.weights_digest`; reads every byte, once."""
-        return baseline.weights_digest(self.checkpoint)
+        return baseline.weights_digest(self.checkpoint, self.digests)
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of every file of the directory; of its weights only, where files were named."""
+        path = self.checkpoint.path
+        names = self.checkpoint.weight_files if self.files else digests.shipped(path)
+        return digests.of(path, {*names, *self.checkpoint.weight_files})
 
     @cached_property
     def reference_digest(self) -> str | None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from gate import __version__, preflight
 from gate.checkpoint import CONFIG_MAX_BYTES, Checkpoint
 from gate.errors import CheckpointError, GateError
-from gate.policy import working
 from gate.records import Report, read, write
 from gate.request import Request, Subject
 
@@ -85,8 +84,7 @@ def _used(path: Path) -> tuple[float, Path]:
 
 def _key(request: Request, subject: Subject) -> str | None:
     """SHA-256 over everything that decides the verdict; None where weights cannot be read."""
-    settings, trusted = request.settings, request.trusted
-    policy = trusted.record if trusted else working(settings, request.settings_file, request.root)
+    settings = request.settings
     try:
         weights, others = subject.weights_digest, _other_files(subject.checkpoint)
     except (OSError, CheckpointError):
@@ -101,7 +99,7 @@ def _key(request: Request, subject: Subject) -> str | None:
         "reference": subject.reference_digest,
         "rule": subject.rule.model_dump(mode="json", exclude={"path"}),
         "settings": settings.model_dump(mode="json"),
-        "policy": policy.digest,
+        "policy": request.policy_digest,
         "baseline": _named_baseline(request.baseline),
         "full": request.full,
     }

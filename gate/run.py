@@ -9,18 +9,21 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from gate import __version__, baseline, canary, drift, preflight, stopping, verdict
-from gate import size as sizing
+from gate import __version__, baseline, canary, placement, preflight, verdict
+from gate import speed as speeding
+from gate.answers import counting
 from gate.backends import BACKENDS
 from gate.backends.replay import Replay
 from gate.checkpoint import Checkpoint
-from gate.errors import SettingsError
 from gate.evaluate import Backend, Evaluation, suite_digest
 from gate.harness import Harness, load_tokenizer
 from gate.journal import Journal
-from gate.records import CanaryAnswer, Comparison, EvalResult, now
+from gate.readings import Readings
+from gate.records import CanaryAnswer, Comparison, EvalResult, Throughput, now
 from gate.request import Request, Subject
-from gate.settings import Metric, PerplexityText, Settings, TaskMetric
+from gate.schedule import Schedule
+from gate.screen import Screen
+from gate.settings import Metric, PerplexityMetric, Settings, Suite, TaskMetric
 
 
 class Run:
@@ -34,26 +37,35 @@ class Run:
         self.request, self.subject, self.settings = request, subject, request.settings
         checkpoint, form = subject.checkpoint, subject.form
         self.digest = subject.weights_digest
-        self._contents: dict[str, str] = {}
         self._loaded: Callable[[int], None] = lambda done: None
         self.stored_answers: EvalResult | None = None
+        self.throughput: Throughput | None = None
+        self.left_out: dict[str, str] = {}
+        self.placement = placement.Placement()
+        if self.settings.speed is not None:
+            speeding.require_room(self.settings.speed, checkpoint.config)
         if self.settings.backend == "replay":
             self.stored_answers = baseline.load(request.root / str(self.settings.answers))
             self.backend: Backend = Replay(self.stored_answers, self.digest)
+            self.prompting = self.stored_answers.prompting
         else:
             preflight.require_packages()
-            preflight.require_memory(sizing.decoded_bytes(checkpoint, form))
-            self._contents = _read_texts(self.settings, request.root)
+            self.placement = placement.place(self.settings, checkpoint, form)
+            harness = _harness(self.settings, checkpoint, request.root)
+            self.prompting = harness.prompting(checkpoint) if harness else None
             self.backend = BACKENDS[self.settings.backend](
                 checkpoint=checkpoint,
                 form=form,
-                harness=_harness(self.settings, checkpoint, request.root),
+                harness=harness,
                 settings=self.settings,
                 progress=lambda done, total: self._loaded(1),
+                streamed=self.placement.streamed,
             )
+        self.readings = Readings(self.settings, checkpoint, request.root, self.stored_answers)
         suite = suite_digest(self.backend.setups())
         self.seed = hashlib.sha256(f"{suite}/{self.digest}".encode()).hexdigest()
         self.journal = Journal(None if self.stored_answers else self._journal_path())
+        self.journals = [self.journal]
 
     def __enter__(self) -> Self:
         self.journal.__enter__()
@@ -61,62 +73,76 @@ class Run:
             self.journal.perplexities = {p.name: p for p in self.stored_answers.perplexities}
         with self.request.progress("loading", len(self.subject.checkpoint.tensors)) as self._loaded:
             self.backend.__enter__()
-        self.evaluation = Evaluation(
-            self.backend, self.seed, self.settings.batch_size, self.journal, self.request.progress
-        )
+        asked = self.settings.batch_size
+        self.begin(self.backend.fitting() if asked == "auto" else asked, self.request.arrays)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self.backend.__exit__(kind, None, None)
         self.journal.__exit__()
         if kind is None:
-            self.journal.remove()
+            for journal in self.journals:
+                journal.remove()
+
+    def begin(self, batch_size: int, arrays: Path | None = None) -> None:
+        """Nothing measured yet: the model is loaded, and asks for so many documents together.
+
+        Args:
+            arrays: Directory of the stored result, see `Request`.
+        """
+        self.throughput = None
+        self.screen = Screen(
+            self.backend,
+            self.seed,
+            self.journal,
+            self.request.progress,
+            known=self.readings.known,
+            directory=arrays,
+            top=self.settings.top_tokens,
+        )
+        self.evaluation = Evaluation(
+            self.backend, self.seed, batch_size, self.journal, self.request.progress
+        )
 
     def conditions(self) -> baseline.Conditions:
         """How the checkpoint is about to be measured; known before the model is loaded."""
-        checkpoint = self.subject.checkpoint
-        stored = self.stored_answers
-        digests = (
-            {text.name: text.tokens_digest for text in stored.perplexities}
-            if stored
-            else {
-                metric.perplexity.label: self._tokens_digest(metric.perplexity)
-                for metric in self.settings.perplexity_metrics
-            }
-        )
+        checkpoint, stored = self.subject.checkpoint, self.stored_answers
         return baseline.Conditions(
-            setups=self.backend.setups(),
+            setups=baseline.stated(stored) if stored else self.backend.setups(),
             template_sha=baseline.template_sha(checkpoint),
             tokenizer_digest=baseline.tokenizer_digest(checkpoint),
             config_digest=baseline.config_digest(checkpoint),
             backend=self.settings.backend,
             activations=self.settings.activations,
-            tokens_digests=digests,
+            tokens_digests=self.readings.digests(self.backend),
             device=self.backend.device or None,
             dtype=self.backend.dtype or None,
             versions=self.backend.versions,
         )
 
-    def _tokens_digest(self, text: PerplexityText) -> str:
-        content = self._contents[text.label]
-        return drift.tokens_digest(drift.text_windows(self.backend, text, content))
+    def texts(self, stored: EvalResult | None = None) -> None:
+        """Every perplexity and the rounding floor, or until one text condemns the candidate.
 
-    def texts(self) -> None:
-        """Every perplexity, and the rounding floor on the first text."""
-        metrics = self.settings.perplexity_metrics
-        for metric in metrics:
-            text = metric.perplexity
-            self.evaluation.measure_text(text, self._contents.get(text.label, ""))
-        if self.stored_answers:
-            self.evaluation.rounding_floor = self.stored_answers.rounding_floor
-        elif metrics:
-            first = metrics[0].perplexity
-            content = self._contents.get(first.label, "")
-            self.evaluation.measure_rounding_floor(first, content)
+        Args:
+            stored: The baseline by which a text may end early; None for all of every text.
+        """
+        self.readings.read(self.screen, stored, self.subject.weight_bits)
+
+    def read_answers(self) -> None:
+        """How far the model moves on the baseline's own answers."""
+        self.readings.read_answers(self.screen)
+
+    def keep_answers(self) -> None:
+        """Distributions over the model's own answers, for candidates to be compared with."""
+        tasks = self.evaluation.documents
+        answers = {task: self.evaluation.answers(task) for task in tasks}
+        self.readings.keep_answers(self.screen, self.backend, answers)
 
     def canary(self, stored: EvalResult) -> tuple[CanaryAnswer, ...]:
         """The first answers of every generation task, as soon as one condemns the candidate."""
         for setup in self.backend.setups():
+            if setup.task in self.settings.reserve or self.placement.streamed:
+                continue
             if setup.output_type == "generate_until" and self.settings.canary_prompts:
                 self.evaluation.run(setup.task, self.settings.canary_prompts)
                 bad = canary.degenerated(
@@ -130,14 +156,32 @@ class Run:
         return ()
 
     def tasks(self, stored: EvalResult | None = None) -> None:
-        """Every task: to its end, or until the verdict against a baseline is settled."""
-        evaluation = self.evaluation
-        stop = stopping.Stopping(self.settings, stored, evaluation.orders) if stored else None
-        for setup in self.backend.setups():
-            evaluation.run(setup.task, stop=stop)
-            settled = evaluation.stopped.get(setup.task)
-            if settled is not None and settled.outcome == "fail":
-                return
+        """Every task: to its end, or as far as the verdict against a baseline needs it."""
+        if self.placement.streamed:
+            self.readings.unread += self.placement.require_answers(self.settings)
+            return
+        full = self.request.full
+        schedule = Schedule(self.settings, self.evaluation, stored, full=full)
+
+        def borderline(suite: Suite) -> bool:
+            assert stored is not None, "without a baseline nothing is borderline"
+            found = self.compare(stored, self.measured)
+            lost = any(each.outcome == "fail" and not each.borderline for each in found)
+            return not lost and any(e.borderline for e in found if e.task in suite.tasks)
+
+        schedule.run(borderline)
+        self.left_out = schedule.left_out
+
+    def speed(self) -> None:
+        """Throughput and memory, where the settings ask for them."""
+        asked, stored = self.settings.speed, self.stored_answers
+        if asked is None or self.placement.streamed:
+            return
+        if stored and stored.throughput and speeding.answers(stored.throughput, asked):
+            self.throughput = stored.throughput
+            return
+        with self.request.progress("speed", speeding.runs(asked)) as advance:
+            self.throughput = speeding.measure(self.backend, asked, advance)
 
     def compare(self, stored: EvalResult, metrics: Sequence[Metric]) -> tuple[Comparison, ...]:
         """Some of the metrics against the baseline."""
@@ -146,19 +190,33 @@ class Run:
 
     @property
     def measured(self) -> tuple[Metric, ...]:
-        """The settings' metrics without those of tasks that a settled FAIL made unnecessary."""
+        """The settings' metrics without those of tasks and texts that were not needed."""
         evaluation = self.evaluation
         failed = any(stop.outcome == "fail" for stop in evaluation.stopped.values())
-        tasks = {result.task for result in evaluation.task_results()}
+        spared = failed or self.placement.streamed
+        unneeded = {setup.task for setup in self.backend.setups()} if spared else set()
+        unneeded |= self.settings.reserve
+        unneeded -= {result.task for result in evaluation.task_results()}
+        read = {found.name for found in self.screen.perplexities}
+        condemned = any(found.early_stop for found in self.screen.perplexities)
         return tuple(
             metric
             for metric in self.settings.metrics
-            if not failed or not isinstance(metric, TaskMetric) or metric.task in tasks
+            if (
+                metric.task not in unneeded
+                if isinstance(metric, TaskMetric)
+                else not condemned or metric.perplexity.label in read
+            )
         )
+
+    @property
+    def read(self) -> tuple[PerplexityMetric, ...]:
+        """Those of them that were measured by reading alone."""
+        return tuple(m for m in self.measured if isinstance(m, PerplexityMetric))
 
     def result(self) -> EvalResult:
         """What was measured so far."""
-        checkpoint, evaluation = self.subject.checkpoint, self.evaluation
+        checkpoint, evaluation, screen = self.subject.checkpoint, self.evaluation, self.screen
         answers = {
             setup.task: tuple(sorted(evaluation.answers(setup.task), key=lambda a: a.doc_id))
             for setup in self.backend.setups()
@@ -182,11 +240,18 @@ class Run:
             setups=self.backend.setups(),
             tasks=evaluation.task_results(),
             answers={task: found for task, found in answers.items() if found},
-            perplexities=tuple(evaluation.perplexities),
-            rounding_floor=evaluation.rounding_floor,
+            answer_stats=counting.counted(self.backend.setups(), evaluation.documents),
+            prompting=self.prompting,
+            perplexities=tuple(screen.perplexities),
+            rounding_floor=screen.rounding_floor,
+            distributions=tuple(screen.distributions),
+            drifts=tuple(screen.drifts),
+            unread=tuple(self.readings.unread),
+            throughput=self.throughput,
             size=self.subject.size,
             seed=self.seed,
             batch_size=evaluation.batch_size,
+            batch_plan=evaluation.batch_plan,
             versions=self.backend.versions,
             date=now(),
             duration_s=round(time.monotonic() - self.subject.started, 1),
@@ -204,11 +269,12 @@ class Run:
             checkpoint.generation_config,
             baseline.tokenizer_digest(checkpoint),
             [setup.model_dump(mode="json") for setup in self.backend.setups()],
-            [metric.perplexity.model_dump(mode="json") for metric in settings.perplexity_metrics],
-            [hashlib.sha256(text.encode()).hexdigest() for text in self._contents.values()],
+            [metric.perplexity.model_dump(mode="json") for metric in self.readings.metrics],
+            [hashlib.sha256(text.encode()).hexdigest() for text in self.readings.contents.values()],
             settings.backend,
             settings.activations,
             settings.batch_size,
+            settings.top_tokens,
             settings.trust_remote_code,
             preflight.versions(),
             os.environ.get("CUDA_VISIBLE_DEVICES"),
@@ -222,20 +288,6 @@ def cache_directory() -> Path:
     named = os.environ.get("QUANT_GATE_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(named) if named else Path(home) / "quant-gate"
-
-
-def _read_texts(settings: Settings, root: Path) -> dict[str, str]:
-    """Label to content of every perplexity text."""
-    contents: dict[str, str] = {}
-    for metric in settings.perplexity_metrics:
-        text = metric.perplexity
-        if text.label in contents:
-            raise SettingsError(
-                f"two perplexities are called {text.label}",
-                "Give each its own file name; a text is measured once.",
-            )
-        contents[text.label] = drift.read_text(text, root)
-    return contents
 
 
 def _harness(settings: Settings, checkpoint: Checkpoint, root: Path) -> Harness | None:

@@ -28,6 +28,9 @@ WORKSPACE_BYTES = 5 * 2**29
 DECODING_SHARE = 0.3
 """Decoding and fusing hold up to this much of the decoded model beside it."""
 
+_NUMBERED = re.compile(r".*?\.\d+\.")
+"""The beginning of a tensor's name that a layer shares with no other."""
+
 _CLASSES = tuple((name, re.compile(rf"(^|\.)({parts})(\.|$)")) for name, parts in CLASSES)
 
 
@@ -87,6 +90,24 @@ def decoded_bytes(checkpoint: Checkpoint, form: Format | None, bytes_per_paramet
     counts = parameters(checkpoint, form, layers)
     head = sum(count for name, count in counts.items() if is_tied_head(checkpoint, name))
     return (sum(counts.values()) - head) * bytes_per_parameter
+
+
+def part_bytes(checkpoint: Checkpoint, form: Format | None, bytes_per_parameter: int = 2) -> int:
+    """Memory that the largest part takes once it is decoded, in bytes.
+
+    A part is a numbered layer with all that it holds, or a tensor outside of them.
+
+    Args:
+        checkpoint: What will be loaded part by part.
+        form: Its format; None where it is not quantized.
+        bytes_per_parameter: Of the dtype in which the model computes.
+    """
+    layers = tuple(form.layers(checkpoint)) if form else ()
+    parts: dict[str, int] = defaultdict(int)
+    for name, count in parameters(checkpoint, form, layers).items():
+        numbered = _NUMBERED.match(name)
+        parts[numbered[0] if numbered else name] += count
+    return max(parts.values(), default=0) * bytes_per_parameter
 
 
 def is_tied_head(checkpoint: Checkpoint, tensor: str) -> bool:

@@ -5,10 +5,12 @@ order that hangs on the suite and on the candidate's bytes, so the guarantee of 
 holds for each gating metric.
 """
 
+import time
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 from gate.records import EarlyStop, EvalResult, ScoredDocument, TaskResult
-from gate.settings import Borderline, EarlyStopping, Settings, TaskMetric
+from gate.settings import Settings, TaskMetric
 from gate.stats import paired
 from gate.stats.sequential import Bounds, Sequential, Settled
 
@@ -38,7 +40,7 @@ class Gating:
         gating: int,
         alpha: float = ALPHA,
     ) -> None:
-        assert metric.min_retention is not None, "an advisory metric decides nothing"
+        assert metric.gates, "an advisory metric decides nothing"
         self.name = baseline.metric, baseline.filter
         self.settled: Settled | None = None
         samples = {sample.doc_id: sample for sample in baseline.samples}
@@ -47,7 +49,7 @@ class Gating:
             self._sequential: Sequential | None = Sequential(
                 scores,
                 [Bounds(0, samples[doc_id].weight) for doc_id in order],
-                paired.allowance(paired.total(scores), metric.min_retention),
+                allowance(metric, baseline),
                 whole=all(score.is_integer() for score in scores),
                 higher_is_better=baseline.higher_is_better,
                 alpha_pass=alpha,
@@ -82,16 +84,15 @@ class Stopping:
         baseline: EvalResult,
         orders: Mapping[str, Sequence[int]],
     ) -> None:
-        self._mode: EarlyStopping = settings.early_stop
-        # What is settled is the figure's side of the limit, not how close it will be.
-        self._borderline: Borderline = settings.borderline
+        self._settings = settings
         self._fed = dict.fromkeys(orders, 0)
         self._n = {task: len(order) for task, order in orders.items()}
         gating = gating_metrics(settings, baseline)
         self._metrics: dict[str, list[Gating]] = {task: [] for task in orders}
         for metric, result in gating:
-            order, alpha = orders[metric.task], 0.0 if self._mode == "certain" else ALPHA
-            made = Gating(metric, result, order, len(gating), alpha)
+            order = orders[metric.task]
+            alpha = 0.0 if settings.early_stop == "certain" else ALPHA
+            made = Gating(binding(settings, metric), result, order, len(gating), alpha)
             self._metrics[metric.task].append(made)
 
     def decided(self, task: str, documents: Sequence[ScoredDocument]) -> EarlyStop | None:
@@ -100,7 +101,7 @@ class Stopping:
         Args:
             documents: All that were scored so far, in committed order.
         """
-        if self._mode == "off":
+        if self._settings.early_stop == "off":
             return None
         metrics = self._metrics[task]
         for document in documents[self._fed[task] :]:
@@ -112,12 +113,19 @@ class Stopping:
             return None
         found = [metric.settled for metric in metrics if metric.settled is not None]
         failed = [settled for settled in found if settled.outcome == "fail"]
-        if failed and self._borderline != "inconclusive":
+        # What is settled is the figure's side of the limit, not how close it will be.
+        if failed and self._settings.borderline != "inconclusive":
             return self._stop(task, failed[0])
-        wanted = self._borderline == "point" and (self._mode != "auto" or self._n[task] > LONG)
-        if found and len(found) == len(metrics) and wanted:
+        if found and len(found) == len(metrics) and self._ends_on_pass(task):
             return self._stop(task, min(found, key=lambda settled: settled.evidence))
         return None
+
+    def _ends_on_pass(self, task: str) -> bool:
+        """Whether a PASS of the task's own metrics is all that is asked of it."""
+        settings = self._settings
+        long = settings.early_stop != "auto" or self._n[task] > LONG
+        alone = settings.combine == "each" and not _pooled(settings, task)
+        return long and alone and settings.borderline in {"point", "escalate"}
 
     def _stop(self, task: str, settled: Settled) -> EarlyStop:
         sure = "nothing can change it" if settled.certain else f"{1 - ALPHA:.0%} sure"
@@ -129,12 +137,74 @@ class Stopping:
         )
 
 
+class Within:
+    """A stop rule and a time after which a task ends whatever that says; fulfils `StopRule`.
+
+    Args:
+        rule: Asked first; None for the time alone.
+        seconds: From now.
+        n_planned: Documents of the task.
+    """
+
+    def __init__(self, rule: Stopping | None, seconds: float, n_planned: int) -> None:
+        self._rule, self._n_planned = rule, n_planned
+        self._seconds, self._end = seconds, time.monotonic() + seconds
+
+    def decided(self, task: str, documents: Sequence[ScoredDocument]) -> EarlyStop | None:
+        """As the rule says, or that the time is up."""
+        settled = self._rule.decided(task, documents) if self._rule is not None else None
+        if settled is not None or time.monotonic() < self._end:
+            return settled
+        if len(documents) == self._n_planned:
+            return None
+        return EarlyStop(
+            reason=f"the {self._seconds:,.0f} s that it may take were up",
+            n_planned=self._n_planned,
+            outcome=None,
+            certain=False,
+        )
+
+
+def allowance(metric: TaskMetric, baseline: TaskResult) -> Fraction:
+    """The points that may be lost net by the stricter of a metric's limits, without rounding.
+
+    A score that must be reached, whatever the baseline has, is a number of points like any other.
+
+    Raises:
+        ValueError, OverflowError: A score of the baseline is not a number.
+    """
+    reached = paired.total([sample.score for sample in baseline.samples])
+    found = []
+    if metric.min_retention is not None:
+        found.append(paired.allowance(reached, metric.min_retention))
+    if metric.min_score is not None:
+        possible = paired.total([sample.weight for sample in baseline.samples])
+        found.append(Fraction(reached) - Fraction(metric.min_score) * Fraction(possible))
+    return min(found)
+
+
+def binding(settings: Settings, metric: TaskMetric) -> TaskMetric:
+    """The metric with the limit below which its task fails whatever else is measured.
+
+    A suite that is decided together with another may miss its own limit, not its floor.
+    """
+    suite = settings.suite_of(metric.task)
+    if suite is None or metric.min_retention is None or not _pooled(settings, metric.task):
+        return metric
+    return metric.model_copy(update={"min_retention": min(suite.floor, metric.min_retention)})
+
+
+def _pooled(settings: Settings, task: str) -> bool:
+    """Whether a task's suite may be decided together with another."""
+    return any(task in suite.tasks for pair in settings.escalations for suite in pair)
+
+
 def gating_metrics(settings: Settings, baseline: EvalResult) -> list[tuple[TaskMetric, TaskResult]]:
     """The task metrics that gate, each with its stored result."""
     found = (
         (metric, baseline.task(metric.task, metric.metric, metric.filter))
         for metric in settings.task_metrics
-        if metric.min_retention is not None and metric.metric is not None
+        if metric.gates and metric.metric is not None
     )
     return [(metric, result) for metric, result in found if result is not None]
 

@@ -115,6 +115,8 @@ def report(
         baseline=info,
         verdict=decided,
         policy=subject.policy,
+        policy_digest=request.policy_digest if result else None,
+        digests=subject.digests if result else {},
         date=now(),
         duration_s=round(time.monotonic() - subject.started, 1),
     )

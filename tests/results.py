@@ -1,15 +1,19 @@
 """Small stored results, for whoever compares or reports them."""
 
+import math
 from collections.abc import Sequence
 
 from gate.records import (
+    BatchSpeed,
     EvalResult,
     PerplexityResult,
+    Repeated,
     SampleScore,
     Size,
     SizeBucket,
     TaskResult,
     TaskSetup,
+    Throughput,
 )
 
 DIGEST = {name: f"{index:064x}" for index, name in enumerate("abcdefgh", start=1)}
@@ -101,3 +105,38 @@ def size(stored_bytes: int, bits: float, reference_bytes: int | None = None) -> 
         by_class={"linear": bucket},
         reference_bytes=reference_bytes,
     )
+
+
+def throughput(
+    decode: tuple[float, float, float] = (99, 100, 101), **changes: object
+) -> Throughput:
+    """Speed at batch 1 and 8; `decode` is the lowest, median and highest tokens/s of both."""
+
+    def figures(low: float, median: float, high: float, factor: float = 1.0) -> Repeated:
+        return Repeated(median=median * factor, low=low * factor, high=high * factor)
+
+    batches = [
+        BatchSpeed(
+            batch=batch,
+            first_token_s=figures(0.1, 0.1, 0.1),
+            prefill_tokens_per_s=figures(999, 1000, 1001),
+            decode_tokens_per_s=figures(*decode),
+            output_tokens_per_s=figures(*decode, factor=0.9),
+            ms_per_token=figures(*(8000 / rate if rate else math.inf for rate in reversed(decode))),
+        )
+        for batch in (1, 8)
+    ]
+    stated = {
+        "device": "NVIDIA H100 80GB HBM3",
+        "devices": 1,
+        "dtype": "bfloat16",
+        "kernel": "unquantized, bfloat16",
+        "emulated": False,
+        "prompt_tokens": 512,
+        "new_tokens": 128,
+        "repeats": 3,
+        "batches": batches,
+        "peak_bytes": 2_000_000_000,
+        "peak_of": "device",
+    }
+    return Throughput.model_validate(stated | changes)

@@ -177,3 +177,19 @@ def test_a_scheme_without_rounding_is_refused() -> None:
         activations.quantize(torch.ones(16), NVFP4, None)
     with pytest.raises(ValueError, match="not implemented"):
         activations.quantize(torch.ones(16), Scheme(8, "int", "tensor"), torch.ones(()))
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+def test_looked_up_is_what_rounding_gives_for_every_value_of_16_bits(name: str) -> None:
+    import torch
+
+    dtype = getattr(torch, name)
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    scale = tensor(0.0123)
+    looked_up = activations.look_up(
+        every.reshape(4, 2**14), activations.all_rounded(dtype, FP8, scale)
+    )
+    rounded = activations.fake_quantize(every.reshape(4, 2**14), FP8, scale)
+    assert looked_up.dtype == dtype
+    assert torch.equal(looked_up.isnan(), rounded.isnan()) and looked_up.isnan().any()
+    assert torch.equal(looked_up.nan_to_num(), rounded.nan_to_num())

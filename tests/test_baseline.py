@@ -213,6 +213,11 @@ def test_a_result_is_comparable_with_itself():
             "ifeval generation_kwargs.max_gen_toks is 1280 in the baseline and 128 here",
         ),
         ({"setups": (setup(task="gsm8k"),)}, "it has no task gsm8k"),
+        ({"setups": (setup(think="keep"),)}, "ifeval think is strip in the baseline and keep here"),
+        (
+            {"setups": (setup(apply_chat_template=False),), "template_sha": None},
+            "chat template is 000000000000 in the baseline and none here",
+        ),
         ({"tokens_digests": {"domain.txt": DIGEST["h"]}}, "tokens of domain.txt is"),
         ({"tokens_digests": {"other.txt": DIGEST["h"]}}, "it has no perplexity on other.txt"),
     ],
@@ -232,10 +237,27 @@ def test_a_difference_is_named_with_both_values(changes: dict, words: str):
         {"setups": ()},
         {"setups": (setup(documents=DIGEST["a"]),)},
         {"template_sha": None, "setups": ()},
+        {"setups": (setup(think="strip"),)},
     ],
 )
 def test_what_is_no_difference(changes: dict):
     assert baseline.mismatches(BASE, conditions(**changes)) == ()
+
+
+def test_a_missing_template_is_copied_rather_than_the_baseline_made_again():
+    with pytest.raises(BaselineMismatchError) as error:
+        baseline.require_comparable(BASE, conditions(template_sha=None), Path("b.json"))
+    assert error.value.hint.startswith("Copy the chat template of acme/model into the checkpoint")
+
+
+def test_an_older_baseline_scored_think_blocks_as_they_were():
+    answer = records.Answer(doc_id=0, text="<think>Hm.</think>Yes.", tokens=9, finish="stop")
+    older = BASE.model_copy(update={"answers": {"ifeval": (answer,)}})
+    assert baseline.mismatches(older, conditions(setups=(setup(think="strip"),))) == (
+        "ifeval think is keep in the baseline and strip here",
+    )
+    assert baseline.mismatches(older, conditions(setups=(setup(think="keep"),))) == ()
+    assert baseline.mismatches(older, baseline.Conditions.of(older)) == ()
 
 
 def test_a_quantized_baseline_must_quantize_activations_alike():

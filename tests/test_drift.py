@@ -1,7 +1,7 @@
 """Windows, perplexity by window, the paired ratio and its interval, and where texts come from."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from gate import drift
 from gate.errors import (
     BackendUnavailableError,
     NonFiniteLogitsError,
-    OutOfMemoryError,
     SettingsError,
 )
-from gate.settings import PerplexityText
+from gate.records import PerplexityResult
+from gate.settings import PerplexityMetric, PerplexityText
 
 TEXT = PerplexityText(file="text.txt", window=8, windows=5)
 CONTENT = "abcdefgh" * 6
@@ -26,18 +26,24 @@ CONTENT = "abcdefgh" * 6
 class Letters:
     """A model of letters: a token is a character, its log-probability a function of it."""
 
-    def __init__(self, fits: int = 99, bos: int | None = None, nll: float = 1.0) -> None:
-        self.fits, self.bos, self.nll = fits, bos, nll
-        self.batches: list[int] = []
+    def __init__(self, bos: int | None = None) -> None:
+        self.bos = bos
 
     def token_ids(self, text: str) -> np.ndarray:
         return np.frombuffer(text.encode(), np.uint8).astype(np.int64)
 
-    def logprobs(self, token_ids: np.ndarray) -> np.ndarray:
-        self.batches.append(len(token_ids))
-        if len(token_ids) > self.fits:
-            raise OutOfMemoryError("too many", "Read fewer.")
-        return (-self.nll * token_ids[:, 1:] / 100).astype(np.float32)
+    def read(self, windows: np.ndarray, **_: Any) -> drift.Reading:
+        found = drift.Reading.empty(len(windows), windows.shape[1], 0, 0)
+        found.logprobs[:] = -windows[:, 1:] / 100
+        return found
+
+
+def measured(backend: Letters, ids: Sequence[int] | None = None) -> PerplexityResult:
+    """Perplexity of some windows of the text, all of them by default."""
+    windows = drift.text_windows(backend, TEXT, CONTENT)
+    read = list(range(len(windows))) if ids is None else list(ids)
+    logprobs = backend.read(windows[read]).logprobs
+    return drift.perplexity(TEXT, CONTENT, windows, logprobs, read)
 
 
 @given(st.integers(0, 300), st.integers(2, 40), st.integers(2, 9), st.sampled_from([None, 7]))
@@ -54,39 +60,42 @@ def test_windows_cover_the_text_once(tokens: int, window: int, most: int, bos: i
 
 def test_perplexity_sums_by_window() -> None:
     """Every token but a window's first, in float64, in the order of the text."""
-    told: list[int] = []
-    result = drift.perplexity(Letters(), TEXT, CONTENT, told.append)
+    result = measured(Letters())
     expected = sum(ord(letter) for letter in "bcdefgh") / 100
     assert result.window_nll == pytest.approx([expected] * 5)
-    assert (result.scored, result.window, result.name, sum(told)) == (7, 8, "text.txt", 5)
+    assert (result.scored, result.window, result.name, result.window_ids) == (7, 8, "text.txt", ())
     assert result.value == pytest.approx(math.exp(expected / 7))
+
+
+def test_windows_that_were_read_in_another_order_are_stored_in_that_of_the_text() -> None:
+    assert measured(Letters(bos=1), [3, 0, 4, 2, 1]) == measured(Letters(bos=1))
+
+
+def test_some_windows_say_which_they_are() -> None:
+    whole, some = measured(Letters(bos=1)), measured(Letters(bos=1), [4, 1])
+    assert some.window_ids == (4, 1)
+    assert some.window_nll == (whole.window_nll[4], whole.window_nll[1])
+    assert some.tokens_digest == whole.tokens_digest
 
 
 def test_a_bos_is_context_only() -> None:
     """Seven fresh tokens a window, all of them scored."""
-    result = drift.perplexity(Letters(bos=1), TEXT, CONTENT)
+    result = measured(Letters(bos=1))
     assert result.scored == 7
     assert result.window_nll[0] == pytest.approx(sum(map(ord, "abcdefg")) / 100)
 
 
-def test_fewer_windows_are_read_together_when_memory_runs_out() -> None:
-    """Halved until they fit; the result is the same; one window that does not fit is an error."""
-    tight = Letters(fits=1)
-    assert drift.perplexity(tight, TEXT, CONTENT) == drift.perplexity(Letters(), TEXT, CONTENT)
-    assert tight.batches == [5, 2, 1, 1, 1, 1, 1]
-    with pytest.raises(OutOfMemoryError):
-        drift.perplexity(Letters(fits=0), TEXT, CONTENT)
-
-
-@pytest.mark.parametrize("nll", [math.nan, math.inf])
-def test_nan_is_no_perplexity(nll: float) -> None:
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_nan_is_no_perplexity(value: float) -> None:
+    windows = drift.text_windows(Letters(), TEXT, CONTENT)
+    logprobs = np.full((5, 7), value, np.float32)
     with pytest.raises(NonFiniteLogitsError, match=r"text\.txt"):
-        drift.perplexity(Letters(nll=nll), TEXT, CONTENT)
+        drift.perplexity(TEXT, CONTENT, windows, logprobs, range(5))
 
 
 def test_a_text_too_short_is_refused() -> None:
     with pytest.raises(SettingsError, match="too few for two windows of 8"):
-        drift.perplexity(Letters(), TEXT, "abcdefghabcdefg")
+        drift.text_windows(Letters(), TEXT, "abcdefghabcdefg")
 
 
 def test_reads_a_file_beside_the_settings(tmp_path: Path) -> None:
@@ -137,3 +146,29 @@ def test_a_data_set_out_of_reach_is_named(error: Exception, hub: Callable[[Any],
     hub(error)
     with pytest.raises(BackendUnavailableError, match=r"org/set.*test"):
         drift.read_text(PerplexityText(dataset="org/set"), Path())
+
+
+def test_long_windows_are_another_measure_of_the_same_text() -> None:
+    short = PerplexityText(dataset="org/set", name="raw")
+    long = short.model_copy(update={"window": 8192})
+    assert (short.label, long.label) == ("raw/test", "raw/test 8k")
+
+
+@pytest.mark.parametrize(
+    ("context", "kept"),
+    [(4096, ["gates 8k", "short"]), (8192, ["gates 8k", "short", "long 8k"]), (None, None)],
+)
+def test_windows_beyond_the_context_are_left_out_unless_they_gate(
+    context: int | None, kept: list[str] | None
+) -> None:
+    """Gating texts come first; a context that is not known leaves nothing out."""
+    metrics = [
+        PerplexityMetric(perplexity=PerplexityText(file="short", window=512)),
+        PerplexityMetric(perplexity=PerplexityText(file="long", window=8192)),
+        PerplexityMetric(perplexity=PerplexityText(file="gates", window=8192), max_kl=0.1),
+    ]
+    found, unread = drift.fitting(metrics, context)
+    expected = kept or ["gates 8k", "short", "long 8k"]
+    assert [metric.perplexity.label for metric in found] == expected
+    assert len(unread) == 3 - len(expected)
+    assert all("long 8k" in sentence and "8,192 tokens" in sentence for sentence in unread)

@@ -1,5 +1,6 @@
 """The driver: committed order, batches, resuming, and memory that runs out."""
 
+import contextlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +12,7 @@ from gate.backends.replay import Replay
 from gate.errors import BaselineMismatchError, OutOfMemoryError
 from gate.evaluate import Evaluation, order, suite_digest
 from gate.journal import Journal
-from gate.records import ScoredDocument
+from gate.records import EarlyStop, ScoredDocument
 
 N = 23
 
@@ -70,21 +71,21 @@ def test_a_look_at_the_first_answers_is_part_of_the_run() -> None:
     backend = Recorded()
     with Journal(None) as journal:
         run = evaluation(backend, journal)
-        assert len(run.run("ifeval", at_least=10)) == 16
+        assert len(run.run("ifeval", first=10)) == 10
         assert run.task_results() == (), "an unfinished task has no result"
         assert len(run.run("ifeval")) == N
-    assert [len(batch) for batch in backend.batches] == [8, 8, 7]
+    assert [len(batch) for batch in backend.batches] == [8, 2, 8, 5]
 
 
 def test_a_resumed_run_asks_only_for_what_is_missing_and_gives_the_same(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     with Journal(path) as journal:
-        evaluation(Recorded(), journal).run("ifeval", at_least=9)
+        evaluation(Recorded(), journal).run("ifeval", first=9)
     backend = Recorded()
     with Journal(path) as journal:
         run = evaluation(backend, journal)
         run.run("ifeval")
-    assert [len(batch) for batch in backend.batches] == [7]
+    assert [len(batch) for batch in backend.batches] == [8, 7]
     assert run.task_results()[0].samples == backend.stored.tasks[0].samples
 
 
@@ -92,13 +93,14 @@ def test_memory_that_runs_out_halves_the_batch_and_a_resumed_run_follows(tmp_pat
     path = tmp_path / "run.jsonl"
     small = Recorded(fits=3)
     with Journal(path) as journal:
-        evaluation(small, journal).run("ifeval", at_least=5)
-    assert [len(batch) for batch in small.batches] == [2, 2, 2]
+        evaluation(small, journal).run("ifeval", first=5)
+    assert [len(batch) for batch in small.batches] == [2, 2, 1]
     backend = Recorded()
     with Journal(path) as journal:
         run = evaluation(backend, journal)
+        run.run("ifeval", first=5)
         run.run("ifeval")
-    assert {len(batch) for batch in backend.batches} == {2, 1}, "the sizes of the journal go on"
+    assert {len(batch) for batch in backend.batches} == {2}, "the sizes of the journal go on"
     asked = [i for batch in (*small.batches, *backend.batches) for i in batch]
     assert asked == order(range(N), "seed", "ifeval")
 
@@ -112,3 +114,85 @@ def test_answers_of_other_weights_are_refused() -> None:
     stored = results.result(results.task([1.0]))
     with pytest.raises(BaselineMismatchError, match="belong to"):
         Replay(stored, "f" * 64)
+
+
+class Long(Recorded):
+    """Prompts of known lengths, the longer the later the document."""
+
+    def prompt(self, task: str, doc_id: int) -> str | None:
+        return "x" * (doc_id + 1)
+
+
+def test_a_task_that_cannot_be_stopped_is_one_block_longest_first() -> None:
+    backend = Long()
+    with Journal(None) as journal:
+        run = evaluation(backend, journal)
+        run.run("ifeval", first=8)
+        documents = run.run("ifeval")
+    first = order(range(N), "seed", "ifeval")[:8]
+    assert list(backend.batches[0]) == sorted(first, reverse=True)
+    assert [i for batch in backend.batches[1:] for i in batch] == sorted(
+        set(range(N)) - set(first), reverse=True
+    )
+    assert [document.doc_id for document in documents] == order(range(N), "seed", "ifeval")
+    assert run.batch_plan == "one block, static batches of 8, sorted by length"
+
+
+class Watching:
+    """Stops after so many documents; remembers what it was shown."""
+
+    def __init__(self, after: int = N) -> None:
+        self.after, self.seen = after, [[0]]
+
+    def decided(self, task: str, documents: Sequence[ScoredDocument]) -> EarlyStop | None:
+        self.seen.append([document.doc_id for document in documents])
+        if len(documents) < self.after:
+            return None
+        return EarlyStop(reason="enough", n_planned=N, outcome="fail", certain=True)
+
+
+def test_who_decides_sees_no_document_before_all_earlier_ones() -> None:
+    backend, stop = Long(), Watching(after=9)
+    planned = order(range(N), "seed", "ifeval")
+    with Journal(None) as journal:
+        run = evaluation(backend, journal, batch_size=2)
+        run.run("ifeval", stop=stop)
+    assert all(seen == planned[: len(seen)] for seen in stop.seen[1:])
+    asked = [i for batch in backend.batches for i in batch]
+    assert asked != planned[: len(asked)], "blocks are sorted by length"
+    (result,) = run.task_results()
+    seen = {sample.doc_id for sample in result.samples}
+    assert seen == set(stop.seen[-1]) and len(seen) >= 9
+    assert run.batch_plan.startswith("blocks of up to 1/8")
+
+
+class Dying(Long):
+    """Is killed instead of scoring its nth batch."""
+
+    def __init__(self, fits: int, lives: int) -> None:
+        super().__init__(fits)
+        self.lives = lives
+
+    def score(self, task: str, doc_ids: Sequence[int]) -> list[ScoredDocument]:
+        if len(self.batches) == self.lives:
+            raise KeyboardInterrupt
+        return super().score(task, doc_ids)
+
+
+@pytest.mark.parametrize("lives", range(9))
+def test_a_run_that_was_killed_goes_on_with_the_batches_that_it_would_have_made(
+    lives: int, tmp_path: Path
+) -> None:
+    def measured(backend: Long, journal: Journal, batch_size: int = 8) -> None:
+        run = evaluation(backend, journal, batch_size)
+        run.run("ifeval", first=6)
+        run.run("ifeval", stop=Watching())
+
+    whole, killed, resumed = Long(fits=5), Dying(5, lives), Long(fits=5)
+    with Journal(None) as journal:
+        measured(whole, journal)
+    with Journal(tmp_path / "run.jsonl") as journal, contextlib.suppress(KeyboardInterrupt):
+        measured(killed, journal)
+    with Journal(tmp_path / "run.jsonl") as journal:
+        measured(resumed, journal, batch_size=4)  # as it may be where it follows free memory
+    assert killed.batches + resumed.batches == whole.batches

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gate.errors import GateError
+from gate.errors import BackendError, GateError
 from gate.journal import Journal
 from gate.records import PerplexityResult, Points, RoundingFloor, ScoredDocument
 
@@ -44,6 +44,12 @@ def test_completed_work_comes_back(tmp_path: Path) -> None:
         assert journal.rounding_floor is not None
         assert journal.rounding_floor.kl == 0.03
         assert journal.perplexities["text"].scored == 3
+
+
+@pytest.mark.parametrize("scored", [[3], [1, 3], [3, 1, 2]])
+def test_a_batch_accounts_for_every_document_that_was_asked(scored: list[int]) -> None:
+    with Journal(None) as journal, pytest.raises(BackendError, match="asked 2 documents of task"):
+        journal.add_batch("task", [3, 1], list(map(document, scored)))
 
 
 def test_a_batch_of_other_composition_is_measured_again(tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ from gate.checkpoint import open_checkpoint
 from gate.containers import CONTAINERS
 from gate.errors import GateError, GitError, SettingsError
 from gate.harness import task_files
+from gate.policy.files import named
 from gate.policy.snapshot import LFS_POINTER
 from gate.records import EvalResult, Report
-from gate.settings import DEFAULT, Settings, load
+from gate.settings import DEFAULT, CheckpointRule, Settings, load
 
 FILE = Path("quant-gate.yaml")
 
@@ -603,3 +604,12 @@ def test_everything_that_settings_can_name_is_named() -> None:
         assert named.holds(path)
     for path in ("own/f.bin", "baselines/b.txt", "tasks.py", "m/config.json"):
         assert not named.holds(path)
+
+
+def test_distributions_come_with_the_baselines() -> None:
+    """They lie beside a baseline, wherever that is kept; nothing else of the directory counts."""
+    settings = Settings(checkpoints=(CheckpointRule(baseline="stored/base.json"),))
+    wanted = named(settings)
+    assert wanted.holds("baselines/0f.npz") and wanted.holds("baselines/base.json")
+    assert wanted.holds("stored/0f.npz") and wanted.holds("stored/base.json")
+    assert not wanted.holds("stored/other.json") and not wanted.holds("elsewhere/0f.npz")

@@ -64,6 +64,11 @@ def test_the_example_of_the_documentation(tmp_path: Path):
     ]
 
 
+def test_off_is_a_word(tmp_path: Path):
+    read = load(tmp_path, f"early_stop: off\nactivations: off\ntrust_remote_code: no\n{METRICS}")
+    assert (read.early_stop, read.activations, read.trust_remote_code) == ("off", "off", False)
+
+
 @pytest.mark.parametrize("limit", ["0.9", "0.95", "0.950", "0.1", "0.12345678901234567890123"])
 def test_limits_are_decimals_as_written(tmp_path: Path, limit: str):
     read = load(tmp_path, METRICS.replace("0.95", limit))
@@ -152,8 +157,9 @@ def test_without_a_file_the_default_holds(tmp_path: Path, monkeypatch: pytest.Mo
     assert root == tmp_path
     assert [m.metric for m in read.task_metrics if m.min_retention] == ["inst_level_strict_acc"]
     assert len(read.task_metrics) == 4
-    (text,) = read.perplexity_metrics
+    text, long = read.perplexity_metrics
     assert text.max_ratio == settings.BY_WEIGHT_BITS
+    assert long.advisory and long.perplexity.window == 8192
     (tmp_path / settings.DEFAULT_FILE).write_text(METRICS)
     assert len(settings.load(None)[0].metrics) == 1
 

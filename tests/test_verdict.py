@@ -100,7 +100,7 @@ def test_a_perplexity_that_is_no_number_fails(bad):
 
 def test_a_small_budget_is_refused_with_the_way_out():
     for check in (
-        lambda: verdict.check_budgets(gating(), result(task(scores(99)))),
+        lambda: verdict.check_baseline(gating(), result(task(scores(99)))),
         lambda: run(gating(), scores(99), scores(99)),
     ):
         with pytest.raises(BaselineError) as error:
@@ -109,13 +109,13 @@ def test_a_small_budget_is_refused_with_the_way_out():
         assert "99 points" in error.value.message
         assert "needs 100 points" in error.value.hint
         assert "advisory" in error.value.hint
-    verdict.check_budgets(gating(), result(task(scores(100))))
-    verdict.check_budgets(gating(None), result(task(scores(3))))
+    verdict.check_baseline(gating(), result(task(scores(100))))
+    verdict.check_baseline(gating(None), result(task(scores(3))))
 
 
 def test_asking_for_everything_leaves_no_budget():
     with pytest.raises(BaselineError) as error:
-        verdict.check_budgets(gating("1"), result(task(scores(400))))
+        verdict.check_baseline(gating("1"), result(task(scores(400))))
     assert "less than the whole" in error.value.hint
 
 

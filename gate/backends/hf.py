@@ -2,21 +2,24 @@
 
 import contextlib
 import gc
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from gate import devices
-from gate.backends import hf_inputs, hf_memory, hf_model
+from gate.architecture import architecture
+from gate.backends import hf_inputs, hf_linear, hf_memory, hf_model, hf_reading, hf_speed, hf_stream
 from gate.backends.hf_model import LoadProgress
 from gate.checkpoint import Checkpoint
-from gate.errors import NonFiniteLogitsError
+from gate.drift import Reading
+from gate.errors import BackendError, OutOfMemoryError
 from gate.quantization import Format
 from gate.records import RoundingFloor, ScoredDocument, TaskSetup
 from gate.settings import Settings
+from gate.speed import Clock, Generated, Workload
 
 if TYPE_CHECKING:
     from gate.harness import Harness
@@ -31,6 +34,7 @@ class Hf:
         harness: The tasks; None where only texts are measured.
         settings: `activations`, `batch_size` and `trust_remote_code` are read.
         progress: Told how many tensors are loaded.
+        streamed: Whether one decoder layer is in memory at a time; such a model only reads.
     """
 
     def __init__(
@@ -40,14 +44,18 @@ class Hf:
         harness: "Harness | None",
         settings: Settings,
         progress: LoadProgress | None = None,
+        streamed: bool = False,
     ) -> None:
         self.checkpoint, self.form, self.settings = checkpoint, form, settings
         self.progress = progress
+        self.emulated = form is not None
         self.device = self.dtype = self.kernel = ""
         self.versions = {name: version(name) for name in ("torch", "transformers", "lm_eval")}
         self.model: Any = None
         self.rounding = hf_inputs.Rounding()
         self.quantizers: dict[str, hf_inputs.InputQuantizer] = {}
+        self._streamed = streamed
+        self._stream: hf_stream.Streamed | None = None
         self._harness = harness
         self._language_model: Any = None
         self._reserved = contextlib.ExitStack()
@@ -59,28 +67,36 @@ class Hf:
         return self
 
     def _load(self, reserve: hf_memory.Reserve) -> None:
+        import psutil
         import torch
 
-        self.model = hf_model.load(
-            self.checkpoint,
-            self.form,
-            reserve=reserve,
-            trust_remote_code=self.settings.trust_remote_code,
-            progress=self.progress,
-        )
+        trusted = self.settings.trust_remote_code
+        if self._streamed:
+            place = hf_memory.device(self.checkpoint, self.form, reserve)
+            self._stream = hf_stream.Streamed(self.checkpoint, self.form, place, trusted)
+            self.model = self._stream.model
+        else:
+            self.model = hf_model.load(
+                self.checkpoint,
+                self.form,
+                reserve=reserve,
+                trust_remote_code=trusted,
+                progress=self.progress,
+            )
+            hf_linear.pack(self.model, psutil.virtual_memory().available)
+            place = self.model.device
         skipped: tuple[str, ...] = ()
         if self.settings.activations == "emulate":
             layers = hf_model.quantized_layers(self.checkpoint, self.form)
             self.quantizers, skipped = hf_inputs.attach(self.model, layers, self.rounding)
-        cuda = self.model.device.type == "cuda"
-        self.device = torch.cuda.get_device_name(self.model.device) if cuda else "cpu"
+        self.device = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
         self.dtype = str(self.model.dtype).removeprefix("torch.")
         self.kernel = self._kernel(skipped)
 
     def __exit__(self, *_: object) -> None:
         import torch
 
-        self.model = self._language_model = None
+        self.model = self._language_model = self._stream = None
         self.quantizers = {}
         gc.collect()
         if torch.cuda.is_available():
@@ -103,10 +119,36 @@ class Hf:
         """See `Backend.higher_is_better`."""
         return self._tasks.higher_is_better(task, metric)
 
+    def fitting(self) -> int:
+        """See `Backend.fitting`."""
+        if self.model.device.type != "cuda":
+            return hf_memory.ON_CPU
+        asked = [
+            (setup, max(self._tasks.doc_ids(setup.task), key=partial(self._length, setup.task)))
+            for setup in self.setups()
+        ]
+        tokens = [
+            len(self.token_ids(self.prompt(setup.task, doc_id)))
+            + int(setup.generation_kwargs.get("max_gen_toks", 0))
+            for setup, doc_id in asked
+        ]
+        reads_all = any(setup.output_type != "generate_until" for setup, _ in asked)
+        return hf_memory.fitting(
+            architecture(self.checkpoint),
+            max(tokens, default=1),
+            hf_memory.free_beside(self.model),
+            all_logits=reads_all,
+        )
+
+    def _length(self, task: str, doc_id: int) -> int:
+        return len(self.prompt(task, doc_id))
+
     def score(self, task: str, doc_ids: Sequence[int]) -> list[ScoredDocument]:
         """See `Backend.score`."""
         if self._language_model is None:
-            self._language_model = self._tasks.language_model(self.model, self.settings.batch_size)
+            self._language_model = self._tasks.language_model(self.model)
+            if not self._language_model.decodes:
+                self.kernel += "; answers by transformers' own loop"
         with hf_memory.guarded(f"answering {len(doc_ids)} documents of {task} together"):
             return self._tasks.score(self._language_model, task, doc_ids)
 
@@ -121,15 +163,41 @@ class Hf:
         found = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return np.asarray(found, dtype=np.int64)
 
-    def logprobs(self, token_ids: np.ndarray) -> np.ndarray:
-        """See `Backend.logprobs`."""
-        out = np.empty((token_ids.shape[0], token_ids.shape[1] - 1), dtype=np.float32)
-        with hf_memory.guarded(f"reading {len(token_ids)} windows together"):
-            logits = self._logits(token_ids)
-            # One window at a time: float32 logits take twice the room of the model's own.
-            for row, ids in enumerate(token_ids):
-                out[row] = _logprobs(logits[row], ids)
-        return out
+    def read(
+        self,
+        windows: np.ndarray,
+        *,
+        top: int = 0,
+        at: np.ndarray | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Reading:
+        """See `Backend.read`."""
+        self._require_known(windows)
+        size = max(1, hf_reading.BATCH_TOKENS // windows.shape[1])
+        parts: list[Reading] = []
+        done = 0
+        while done < len(windows):
+            cuts = [slice(i, i + size) for i in range(done, len(windows), size)]
+            try:
+                with hf_memory.guarded(f"reading windows of {windows.shape[1]:,} tokens"):
+                    batches = self._forward([windows[cut] for cut in cuts])
+                    for cut, logits in zip(cuts, batches, strict=True):
+                        asked = None if at is None else at[cut]
+                        parts.append(hf_reading.read(logits, windows[cut], top, asked))
+                        done += len(logits)
+                        if progress:
+                            progress(len(logits))
+                        # Else it would stay while the next batch's are computed.
+                        del logits
+            except OutOfMemoryError:
+                size = min(size, len(windows) - done) // 2
+                if not size:
+                    raise
+        return Reading.joined(parts)
+
+    def generate(self, workload: Workload, clock: Clock) -> Generated:
+        """See `Backend.generate`."""
+        return hf_speed.generate(self.model, self.tokenizer, workload, clock)
 
     def rounding_floor(self, token_ids: np.ndarray) -> RoundingFloor | None:
         """See `Backend.rounding_floor`."""
@@ -138,13 +206,15 @@ class Hf:
         total = 0.0
         state = self.rounding
         state.changed = state.codes = 0
+        # All windows by one order, then by the other: a streamed model is read twice, no more.
+        windows = [window[None] for window in token_ids]
         try:
-            for window in token_ids:
-                with hf_memory.guarded("measuring the rounding floor"):
-                    state.order, state.counting = "runtime", True
-                    runtime = self._logits(window[None])[0]
-                    state.order, state.counting = "modelopt", False
-                    total += kl_divergence(runtime, self._logits(window[None])[0])
+            with hf_memory.guarded("measuring the rounding floor"):
+                state.order, state.counting = "runtime", True
+                runtime = list(self._forward(windows))
+                state.order, state.counting = "modelopt", False
+                for (ours,), (theirs,) in zip(runtime, self._forward(windows), strict=True):
+                    total += kl_divergence(ours, theirs)
         finally:
             state.order, state.counting = "runtime", False
         return RoundingFloor(
@@ -167,13 +237,31 @@ class Hf:
         assert self._harness is not None, "tasks need a harness"
         return self._harness
 
-    def _logits(self, token_ids: np.ndarray) -> Any:
-        """Shape (windows, window, vocabulary), in the model's dtype, on its device."""
+    def _forward(self, batches: Sequence[np.ndarray]) -> Iterator[Any]:
+        """Logits of each batch: shape (windows, window, vocabulary), in the model's dtype."""
         import torch
 
-        with torch.inference_mode():
-            ids = torch.from_numpy(np.ascontiguousarray(token_ids)).to(self.model.device)
-            return self.model(input_ids=ids, use_cache=False).logits
+        if self._stream is not None:
+            yield from self._stream.logits(batches)
+            return
+        for windows in batches:
+            with torch.inference_mode():
+                ids = torch.from_numpy(np.ascontiguousarray(windows)).to(self.model.device)
+                yield self.model(input_ids=ids, use_cache=False).logits
+
+    def _require_known(self, windows: np.ndarray) -> None:
+        """Token ids of a stored file may be of another vocabulary.
+
+        Raises:
+            BackendError: The model has no such token.
+        """
+        vocabulary = architecture(self.checkpoint).vocabulary
+        if vocabulary is not None and windows.max() >= vocabulary:
+            raise BackendError(
+                f"token {windows.max():,} is none of this model's {vocabulary:,}",
+                "Make the baseline again from this model's reference: "
+                "gate eval REFERENCE -o BASELINE",
+            )
 
     def _kernel(self, skipped: Sequence[str]) -> str:
         if self.form is None:
@@ -206,21 +294,3 @@ def kl_divergence(logits: Any, others: Any) -> float:
     with torch.inference_mode():
         ours, theirs = logits.double().log_softmax(-1), others.double().log_softmax(-1)
         return float((ours.exp() * (ours - theirs)).sum())
-
-
-def _logprobs(logits: Any, ids: np.ndarray) -> np.ndarray:
-    """Log-probability of every token but the first; logits of shape (window, vocabulary)."""
-    import torch
-
-    with torch.inference_mode():
-        scores = logits[:-1].float()
-        # A row's largest: entries that a model masks with -inf are no error.
-        if not scores.amax(-1).isfinite().all():
-            raise NonFiniteLogitsError(
-                "the model computed logits that are NaN or infinite",
-                "Look for scales that are zero, infinite or NaN: gate lint CHECKPOINT",
-            )
-        targets = torch.from_numpy(ids[1:].copy()).to(scores.device)
-        chosen = scores.gather(-1, targets[:, None])[:, 0]
-        found: np.ndarray = (chosen - scores.logsumexp(-1)).cpu().numpy()
-    return found

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gate.activations import Order, fake_quantize, quantize
+from gate.activations import Order, all_rounded, fake_quantize, look_up, quantize
+from gate.backends.hf_names import Names
 from gate.codes import decode_float
 from gate.errors import BackendError
 from gate.quantization import QuantizedLayer, Role, Scheme
@@ -45,6 +46,7 @@ class InputQuantizer:
         self, scheme: Scheme, input_scale: "torch.Tensor | None", rounding: Rounding
     ) -> None:
         self.scheme, self.input_scale, self.rounding = scheme, input_scale, rounding
+        self._rounded: dict[torch.dtype, torch.Tensor] = {}
 
     def __call__(self, x: "torch.Tensor") -> "torch.Tensor":
         """Quantize and dequantize `x`; count changed codes where that is asked for."""
@@ -56,7 +58,21 @@ class InputQuantizer:
             theirs, _ = quantize(x, self.scheme, self.input_scale, "modelopt")
             self.rounding.changed += int((ours != theirs).sum())
             self.rounding.codes += ours.numel()
+        rounded = self._all_rounded(x.dtype)
+        if rounded is not None:
+            return look_up(x, rounded)
         return fake_quantize(x, self.scheme, self.input_scale, self.rounding.order)
+
+    def _all_rounded(self, dtype: "torch.dtype") -> "torch.Tensor | None":
+        """All values rounded beforehand, where each is rounded by itself and has 16 bits."""
+        by_itself = (self.scheme.type, self.scheme.num_bits) == ("float", 8)
+        if self.input_scale is None or not by_itself or self.scheme.strategy != "tensor":
+            return None
+        if self.rounding.order != "runtime" or dtype.itemsize != 2:
+            return None
+        if dtype not in self._rounded:
+            self._rounded[dtype] = all_rounded(dtype, self.scheme, self.input_scale)
+        return self._rounded[dtype]
 
     def before(self, module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The module's forward pre-hook."""
@@ -147,25 +163,14 @@ def _quantizer(layers: Sequence[QuantizedLayer], rounding: Rounding) -> InputQua
 
 def _by_parameter(model: Any, layers: Iterable[QuantizedLayer]) -> dict[str, list[QuantizedLayer]]:
     """The model's parameter to the checkpoint's layers that it was made of."""
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import (
-        WeightConverter,
-        WeightRenaming,
-        rename_source_key,
-    )
-
-    mapping = get_model_conversion_mapping(model)
-    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
-    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
-    state = model.state_dict()
+    names = Names(model)
     ignored = model._keys_to_ignore_on_load_unexpected or ()
     found: dict[str, list[QuantizedLayer]] = defaultdict(list)
     for layer in layers:
         if layer.input_scheme is None:
             continue
         name = layer.tensors[Role.WEIGHT].name
-        renamed, _ = rename_source_key(name, renamings, converters, model.base_model_prefix, state)
-        parameter = next((candidate for candidate in (renamed, name) if candidate in state), None)
+        parameter, _ = names.parameter(name)
         if parameter is not None:
             found[parameter].append(layer)
         elif not any(re.search(pattern, name) for pattern in ignored):

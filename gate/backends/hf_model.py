@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gate.backends import hf_memory
+from gate.backends import hf_class, hf_memory
 from gate.checkpoint import Checkpoint, TensorInfo
 from gate.errors import (
     BackendError,
-    BackendUnavailableError,
     CheckpointError,
     GateError,
 )
@@ -29,23 +28,6 @@ if TYPE_CHECKING:
 LoadProgress = Callable[[int, int], None]
 """Called with (tensors read, tensors in all)."""
 
-TORCH_DTYPES = {
-    "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "BOOL": "bool",
-    "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
-}  # fmt: skip
-"""safetensors' names of what a model holds as it is stored."""
-
-MALFORMED = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What transformers raises on a configuration that it cannot make sense of."""
-
 NAMED = 5
 """Tensors named in a message."""
 
@@ -53,6 +35,15 @@ NAMED = 5
 def quantized_layers(checkpoint: Checkpoint, form: Format | None) -> tuple[QuantizedLayer, ...]:
     """The layers whose stored weight is quantized."""
     return tuple(layer for layer in form.layers(checkpoint) if layer.packed) if form else ()
+
+
+def weights(checkpoint: Checkpoint, form: Format | None) -> tuple[TensorInfo, ...]:
+    """What a model takes: every tensor but the companions of quantized weights."""
+    return tuple(
+        info
+        for name, info in checkpoint.tensors.items()
+        if form is None or not form.is_companion(name)
+    )
 
 
 def load(
@@ -78,9 +69,9 @@ def load(
         OutOfMemoryError: Memory ran out while they were loaded.
     """
     with quiet():
-        config = _config(checkpoint, trust_remote_code)
-        model_class = _model_class(checkpoint, config, trust_remote_code)
-        dtype = _dtype(checkpoint, config)
+        config = hf_class.config(checkpoint, trust_remote_code)
+        model_class = hf_class.model_class(checkpoint, config, trust_remote_code)
+        dtype = hf_class.dtype(checkpoint, config)
         options: dict[str, Any] = {
             "config": config,
             "output_loading_info": True,
@@ -93,20 +84,20 @@ def load(
                 path, where = checkpoint.path, {"use_safetensors": True, "local_files_only": True}
                 model, info = model_class.from_pretrained(path, dtype="auto", **where, **options)
             else:
-                tensors = _lazy_tensors(checkpoint, form, dtype, progress, failures)
+                tensors = lazy_tensors(checkpoint, form, dtype, progress, failures)
                 model, info = model_class.from_pretrained(
                     None, state_dict=tensors, dtype=dtype, **options
                 )
                 model.name_or_path = model.config.name_or_path = str(checkpoint.path)
                 model.generation_config = _generation_config(checkpoint.path)
-        except (MemoryError, *MALFORMED) as error:
+        except (MemoryError, *hf_class.MALFORMED) as error:
             # transformers notes only the text of what went wrong while it converted.
-            raise _load_error(checkpoint, failures[0] if failures else error) from error
-    _require_complete(checkpoint, model_class.__name__, info)
+            raise load_error(checkpoint, failures[0] if failures else error) from error
+    require_complete(checkpoint, model_class.__name__, info)
     return model
 
 
-def _load_error(checkpoint: Checkpoint, cause: Exception) -> GateError:
+def load_error(checkpoint: Checkpoint, cause: Exception) -> GateError:
     """What to raise for an exception that ended the loading."""
     if isinstance(cause, GateError):
         return cause
@@ -126,9 +117,9 @@ class LazyTensor:
         return self._read()[index]
 
 
-def _lazy_tensors(
+def lazy_tensors(
     checkpoint: Checkpoint,
-    form: Format,
+    form: Format | None,
     dtype: "torch.dtype",
     progress: LoadProgress | None,
     failures: list[Exception],
@@ -142,7 +133,7 @@ def _lazy_tensors(
     layers = {
         layer.tensors[Role.WEIGHT].name: layer for layer in quantized_layers(checkpoint, form)
     }
-    stored = [info for name, info in checkpoint.tensors.items() if not form.is_companion(name)]
+    stored = weights(checkpoint, form)
     lock = threading.Lock()
     done = 0
 
@@ -152,7 +143,7 @@ def _lazy_tensors(
         with lock:
             layer = layers.get(info.name)
             try:
-                if layer is None:
+                if form is None or layer is None:
                     tensor = _stored(checkpoint, info)
                 else:
                     tensor = torch.from_numpy(form.dequantize(layer, np)).to(dtype)
@@ -171,75 +162,14 @@ def _stored(checkpoint: Checkpoint, info: TensorInfo) -> "torch.Tensor":
     """A tensor that is no quantized weight, in its own dtype."""
     import torch
 
-    if info.dtype not in TORCH_DTYPES:
+    if info.dtype not in hf_class.TORCH_DTYPES:
         raise CheckpointError(
             f"{info.name} is stored as {info.dtype} and belongs to no quantized layer",
             "Validate the checkpoint first: gate lint " + checkpoint.source,
         )
     # A mapped file is read-only; the model must own its weights.
     raw = np.array(checkpoint.read(info))
-    return torch.from_numpy(raw).view(getattr(torch, TORCH_DTYPES[info.dtype]))
-
-
-def _config(checkpoint: Checkpoint, trust_remote_code: bool) -> Any:
-    """The model's configuration without its quantization."""
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(
-            checkpoint.path, trust_remote_code=trust_remote_code, local_files_only=True
-        )
-    except (StrictDataclassError, *MALFORMED) as error:
-        raise _unsupported(checkpoint, " ".join(str(error).split())) from error
-    for part in (config, getattr(config, "text_config", None)):
-        if part is not None and getattr(part, "quantization_config", None) is not None:
-            del part.quantization_config
-    return config
-
-
-def _model_class(checkpoint: Checkpoint, config: Any, trust_remote_code: bool) -> Any:
-    """The class that `architectures` names: transformers' own, or the checkpoint's if trusted."""
-    import transformers
-    from transformers.dynamic_module_utils import get_class_from_dynamic_module
-
-    names = [name for name in config.architectures or () if isinstance(name, str)]
-    if not names:
-        raise _unsupported(checkpoint, "config.json names no architectures")
-    for name in names:
-        found = getattr(transformers, name, None)
-        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
-            if not found.can_generate():
-                raise _unsupported(checkpoint, f"{name} is no language model")
-            return found
-    reference = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
-    if not reference:
-        raise _unsupported(checkpoint, f"there is no class {names[0]}")
-    if not trust_remote_code:
-        raise BackendUnavailableError(
-            f"{names[0]} of {checkpoint.source} is the checkpoint's own Python code: {reference}",
-            "If you trust it, set trust_remote_code: true in the settings.",
-        )
-    return get_class_from_dynamic_module(reference, str(checkpoint.path), local_files_only=True)
-
-
-def _unsupported(checkpoint: Checkpoint, why: str) -> BackendUnavailableError:
-    import transformers
-
-    return BackendUnavailableError(
-        f"transformers {transformers.__version__} cannot build {checkpoint.source}: {why}",
-        "Install a transformers that knows the architecture: pip install --upgrade transformers",
-    )
-
-
-def _dtype(checkpoint: Checkpoint, config: Any) -> Any:
-    """What `dtype="auto"` means: the configuration's, else that of the first stored float."""
-    import torch
-
-    if config.dtype is not None:
-        return config.dtype
-    floats = (i.dtype for i in checkpoint.tensors.values() if i.dtype in {"BF16", "F16"})
-    return getattr(torch, TORCH_DTYPES[next(floats, "F32")])
+    return torch.from_numpy(raw).view(getattr(torch, hf_class.TORCH_DTYPES[info.dtype]))
 
 
 def _generation_config(path: Path) -> Any:
@@ -253,7 +183,7 @@ def _generation_config(path: Path) -> Any:
     )
 
 
-def _require_complete(checkpoint: Checkpoint, model_class: str, info: Mapping[str, Any]) -> None:
+def require_complete(checkpoint: Checkpoint, model_class: str, info: Mapping[str, Any]) -> None:
     """No weight of the model was made up, none of the checkpoint's was dropped.
 
     Raises:

@@ -1,9 +1,10 @@
 """Stored answers instead of a model: judges a result that was measured elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self
 
-from gate.errors import BackendError, BaselineMismatchError
+from gate.drift import Reading
+from gate.errors import BackendError, BackendUnavailableError, BaselineMismatchError
 from gate.records import (
     EvalResult,
     Points,
@@ -11,6 +12,7 @@ from gate.records import (
     ScoredDocument,
     TaskSetup,
 )
+from gate.speed import Clock, Generated, Workload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +39,7 @@ class Replay:
         self.device = stored.device
         self.dtype = stored.dtype
         self.kernel = stored.kernel
+        self.emulated = stored.throughput is not None and stored.throughput.emulated
         self.versions = dict(stored.versions)
 
     def __enter__(self) -> Self:
@@ -54,7 +57,7 @@ class Replay:
         first = next(result for result in self.stored.tasks if result.task == task)
         return [sample.doc_id for sample in first.samples]
 
-    def prompt(self, task: str, doc_id: int) -> None:
+    def prompt(self, task: str, doc_id: int) -> str | None:
         """Not stored."""
         return None
 
@@ -63,10 +66,16 @@ class Replay:
         found = self.stored.task(task, metric)
         return found is None or found.higher_is_better
 
+    def fitting(self) -> int:
+        """As many as were asked together."""
+        return self.stored.batch_size
+
     def score(self, task: str, doc_ids: Sequence[int]) -> list[ScoredDocument]:
         """The stored scores of these documents."""
         results = [result for result in self.stored.tasks if result.task == task]
         answers = {answer.doc_id: answer for answer in self.stored.answers.get(task, ())}
+        stats = (found for found in self.stored.answer_stats if found.task == task)
+        lost = {sample.doc_id: sample.where for found in stats for sample in found.lost}
         samples = [{sample.doc_id: sample for sample in result.samples} for result in results]
         parts = [result.parts_by_id for result in results]
         return [
@@ -85,20 +94,38 @@ class Replay:
                     for result, found, named in zip(results, samples, parts, strict=True)
                 ),
                 answer=answers.get(doc_id),
+                lost=lost.get(doc_id),
             )
             for doc_id in doc_ids
         ]
 
     def token_ids(self, text: str) -> "np.ndarray":
         """Not stored."""
-        raise BackendError(
+        raise self._nothing_to_read()
+
+    def read(
+        self,
+        windows: "np.ndarray",
+        *,
+        top: int = 0,
+        at: "np.ndarray | None" = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Reading:
+        """Not stored."""
+        raise self._nothing_to_read()
+
+    def _nothing_to_read(self) -> BackendError:
+        return BackendError(
             "the stored answers hold no perplexity of this text",
             "Measure again: gate eval CHECKPOINT -o answers.json",
         )
 
-    def logprobs(self, token_ids: "np.ndarray") -> "np.ndarray":
-        """Not stored."""
-        return self.token_ids("")
+    def generate(self, workload: Workload, clock: Clock) -> Generated:
+        """Stored answers take no time."""
+        raise BackendUnavailableError(
+            "the stored answers hold no speed of this work",
+            "Measure again with speed in quant-gate.yaml: gate eval CHECKPOINT -o answers.json",
+        )
 
     def rounding_floor(self, token_ids: "np.ndarray") -> RoundingFloor | None:
         """As stored."""

@@ -4,11 +4,15 @@ import click
 
 from gate import __version__
 from gate.cli.action import action
+from gate.cli.attesting import attest, verify
+from gate.cli.baseline import baseline
 from gate.cli.bundle import bundle
+from gate.cli.calibrate import calibrate
 from gate.cli.detect import detect
 from gate.cli.evaluation import check, compare, demo, doctor, evaluate
 from gate.cli.init import init
 from gate.cli.publish import publish
+from gate.cli.reporting import report
 from gate.cli.static import explain, lint, list_tables
 
 EXIT_CODES = """
@@ -35,12 +39,17 @@ for command in (
     detect,
     evaluate,
     compare,
+    calibrate,
     explain,
     list_tables,
     doctor,
     bundle,
     demo,
     init,
+    baseline,
+    report,
+    attest,
+    verify,
     publish,
     action,
 ):

@@ -63,7 +63,7 @@ def check(
     publish_text: bool,
     policy_commit: str | None,
     reuse: bool | None,
-    batch_size: int | None,
+    batch_size: int | str | None,
     trust_remote_code: bool,
 ) -> int:
     """Judge a checkpoint: static rules, perplexity, canary, tasks, verdict."""
@@ -107,6 +107,13 @@ def check(
     required=True,
     help="Where the result is stored.",
 )
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, 100),
+    default=1,
+    metavar="N",
+    help="Run the model N times in other batches, and store how far it differs from itself.",
+)
 @BATCH
 @REMOTE_CODE
 @interrupts.handled()
@@ -114,7 +121,8 @@ def evaluate(
     checkpoint: str,
     settings: Path | None,
     output: Path,
-    batch_size: int | None,
+    repeat: int,
+    batch_size: int | str | None,
     trust_remote_code: bool,
 ) -> int:
     """Measure a checkpoint and store the result, for example as a baseline."""
@@ -127,9 +135,10 @@ def evaluate(
         batch_size=batch_size,
         trust_remote_code=trust_remote_code,
         store=lambda result: records.write(output, result),
+        arrays=output.parent,
     )
     bundle.use(asked.root)
-    result = check.measure(asked)
+    result = check.measure(asked, repeat)
     terminal.say(text.result(result, output, **terminal.style()))
     return ExitCode.PASS
 
@@ -162,13 +171,14 @@ def compare(baseline: Path, results: tuple[Path, ...], settings: Path | None, ki
 @click.option("--offline", is_flag=True, help="Prove that evaluation needs no network.")
 def doctor(checkpoint: str | None, settings: Path | None, offline: bool) -> int:
     """Whether evaluation can run here: versions, devices, data, baseline, memory."""
-    from gate import bundle, check, preflight
+    from gate import bundle, preflight
+    from gate import doctor as doctors
     from gate.offline import refuse_network
 
     tried = refuse_network() if offline else None
     asked = request(checkpoint or "", settings)
     bundle.use(asked.root)
-    checks = (bundle.doctor(asked.root), check.doctor(asked), preflight.network(tried))
+    checks = (bundle.doctor(asked.root), doctors.doctor(asked), preflight.network(tried))
     broken = False
     for found in chain.from_iterable(checks):
         broken = broken or found.error is not None

@@ -26,7 +26,7 @@ REPORT = click.option(
     "reports",
     multiple=True,
     metavar="FORMAT=FILE",
-    help="Also write the report: text, json, markdown, sarif or github. May be repeated.",
+    help="Also write the report: text, json, markdown, sarif, junit or github. May be repeated.",
 )
 REMOTE_CODE = click.option(
     "--trust-remote-code", is_flag=True, help="Let the checkpoint's own Python code run."
@@ -41,7 +41,23 @@ POLICY = click.option(
     metavar="COMMIT",
     help="Take settings, baselines and tasks from this commit, for example a pull request's base.",
 )
-BATCH = click.option("--batch-size", type=click.IntRange(1, 4096), help="Documents run together.")
+
+
+def _batch_size(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> int | str | None:
+    if value is None or value == "auto":
+        return value
+    size: int = click.IntRange(1, 4096)(value, option, context)
+    return size
+
+
+BATCH = click.option(
+    "--batch-size",
+    metavar="NUMBER|auto",
+    callback=_batch_size,
+    help="Documents run together; auto takes what a GPU has room for, and 8 on a CPU.",
+)
 
 
 def request(
@@ -51,18 +67,20 @@ def request(
     threshold: Decimal | None = None,
     baseline: Path | None = None,
     full: bool = False,
-    batch_size: int | None = None,
+    batch_size: int | str | None = None,
     trust_remote_code: bool = False,
     publish_text: bool = False,
     show_progress: bool = True,
     store: Callable[[Any], None] = lambda record: None,
     trusted: "Trusted | None" = None,
     reuse: bool | None = None,
+    arrays: Path | None = None,
 ) -> "Request":
     """The settings, with what the command line says instead.
 
     Args:
         trusted: Settings that were taken from a commit; left out, they are read here.
+        arrays: Where the arrays of a stored result go; left out, none are stored.
     """
     from gate import settings
     from gate.request import Request
@@ -89,6 +107,7 @@ def request(
         full=full,
         trusted=trusted,
         reuse=reuse,
+        arrays=arrays,
     )
 
 

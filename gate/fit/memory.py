@@ -154,6 +154,12 @@ def _kv_cache(
     return (total if by_heads else -(-total // devices)), exact
 
 
+def kv_values(figures: Architecture, context: int) -> int | None:
+    """Values that one sequence of so many tokens keeps on one device; None without the figures."""
+    values, cached = _values_per_token(figures, 1), _cached_tokens(figures, context)
+    return values * cached[0] if values is not None and cached is not None else None
+
+
 def _values_per_token(figures: Architecture, devices: int) -> int | None:
     """Values that one layer keeps of one token on each device.
 

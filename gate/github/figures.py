@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 
+from gate import verdict
 from gate.records import Comparison, Flip, InstructionChange, Outcome, Size
 
 NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_./@+:,-]{0,199}", re.ASCII)
@@ -52,19 +53,19 @@ def size(claimed: Size) -> Size:
 
 def comparison(claimed: Comparison) -> Comparison:
     """The same figures, with the outcome and the sentence that follow from them."""
-    limit = claimed.threshold
-    if limit is not None:
-        limit = Decimal(f"{float(limit):.6g}") if abs(limit) < 1000 else Decimal(0)
+    speed = claimed.task == verdict.SPEED
+    known = speed and verdict.SPEED_METRIC.fullmatch(claimed.metric)
     made = Comparison(
         task=name(claimed.task) or UNKNOWN,
-        metric=name(claimed.metric) or UNKNOWN,
+        metric=claimed.metric if known else name(claimed.metric) or UNKNOWN,
         baseline=number(claimed.baseline),
         candidate=number(claimed.candidate),
         delta=number(claimed.delta),
         retention=number(claimed.retention),
         ci_low=maybe(claimed.ci_low),
         ci_high=maybe(claimed.ci_high),
-        threshold=limit,
+        threshold=_limit(claimed),
+        absolute=claimed.absolute,
         n=count(claimed.n),
         budget=maybe(claimed.budget),
         higher_is_better=claimed.higher_is_better,
@@ -74,11 +75,21 @@ def comparison(claimed: Comparison) -> Comparison:
         flips=maybe(claimed.flips),
         method="as the fork's run computed it",
         outcome=None,
-        borderline=_straddles(claimed),
+        # How the ranges of runs lie is not in a comparison.
+        borderline=claimed.borderline if speed else _straddles(claimed),
         reason="",
     )
     update = {"outcome": _outcome(made, claimed.outcome), "reason": _reason(made)}
     return made.model_copy(update=update)
+
+
+def _limit(claimed: Comparison) -> Decimal | None:
+    """The limit with the digits that one has; of what is retained it is no thousand."""
+    if claimed.threshold is None:
+        return None
+    most, digits = (MOST_NUMBER, 15) if claimed.absolute else (1000, 6)
+    limit = float(claimed.threshold)
+    return Decimal(f"{limit:.{digits}g}") if abs(limit) < most else Decimal(0)
 
 
 def _straddles(claimed: Comparison) -> bool:
@@ -92,25 +103,31 @@ def _straddles(claimed: Comparison) -> bool:
 
 def _outcome(made: Comparison, claimed: Outcome | None) -> Outcome | None:
     """By the deciding rule; None for an advisory metric."""
-    if made.threshold is None:
+    if made.threshold is None and made.budget is None:
         return None
-    if made.budget is not None:
+    if made.absolute and made.threshold is not None:
+        limit, figure = float(made.threshold), made.candidate
+        held = figure >= limit if made.higher_is_better else figure <= limit
+    elif made.task == verdict.SPEED and made.borderline:
+        held = True
+    elif made.budget is not None:
         held = made.net_loss is not None and made.net_loss <= made.budget
-    elif made.higher_is_better:
-        held = made.retention >= float(made.threshold)
     else:
-        held = made.retention <= float(made.threshold)
+        limit, figure = float(made.threshold or 0), made.retention
+        held = figure >= limit if made.higher_is_better else figure <= limit
     follows: Outcome = "pass" if held else "fail"
     return max(follows, claimed or "pass", key=lambda outcome: RANK[outcome])
 
 
 def _reason(made: Comparison) -> str:
     whose = f"{made.task} {made.metric}"
-    if made.threshold is None:
-        return f"{whose}: {made.retention:.3f} of the baseline"
     if made.budget is not None and made.net_loss is not None:
         return f"{whose}: may lose {made.budget:g} net, lost {made.net_loss:g}"
+    if made.threshold is None:
+        return f"{whose}: {made.retention:.3f} of the baseline"
     bound = "least" if made.higher_is_better else "most"
+    if made.absolute:
+        return f"{whose}: {made.candidate:g}; at {bound} {made.threshold} is allowed"
     return (
         f"{whose}: {made.retention:.3f} times the baseline; at {bound} {made.threshold} is allowed"
     )

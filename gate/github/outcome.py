@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from gate import verdict
 from gate.errors import ExitCode
 from gate.github.inputs import FailOn, Inputs
 from gate.records import GateRun, Report
@@ -29,8 +30,8 @@ def outputs(run: GateRun, file: Path) -> dict[str, str]:
 def retention(run: GateRun) -> float | None:
     """The lowest share of the baseline's score that a gating metric kept.
 
-    Perplexity is left out: its ratio is a limit from above. So is a task that was stopped early:
-    its share is not known.
+    Perplexity is left out, as its ratio is a limit from above, and so is speed, which is no score.
+    Of a task that was stopped early the share is not known.
     """
     return min(
         (
@@ -40,6 +41,7 @@ def retention(run: GateRun) -> float | None:
             if comparison.outcome is not None
             and comparison.higher_is_better
             and comparison.early_stop is None
+            and comparison.task != verdict.SPEED
         ),
         default=None,
     )

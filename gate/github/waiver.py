@@ -5,19 +5,17 @@ after these bytes were judged, or where setting it is what started this run; aft
 changes a checkpoint it has to be set again.
 """
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from gate.errors import SettingsError
+from gate import duration
 from gate.records import GateRun, Waiver
 
 if TYPE_CHECKING:
     from gate.github.api import Client, LabelEvent, PullRequest
     from gate.github.event import Event
 
-AGE = re.compile(r"([1-9][0-9]{0,3})([dh])")
 LONGEST = timedelta(days=90)
 CLOCK_SKEW = timedelta(minutes=5)
 """How far this machine's clock may lag behind GitHub's."""
@@ -31,17 +29,7 @@ def age(text: str) -> timedelta:
     Raises:
         SettingsError: It is written otherwise.
     """
-    match = AGE.fullmatch(text)
-    length = timedelta()
-    if match:
-        number = int(match[1])
-        length = timedelta(days=number) if match[2] == "d" else timedelta(hours=number)
-    if not timedelta() < length <= LONGEST:
-        raise SettingsError(
-            f"{text!r} is no age of a waiver",
-            f"Write days or hours, such as 3d or 12h, up to {LONGEST.days}d.",
-        )
-    return length
+    return duration.parse(text, "age of a waiver", LONGEST)
 
 
 def waive(

@@ -3,19 +3,19 @@
 import copy
 import dataclasses
 import math
-import random
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gate.checkpoint import Checkpoint
 from gate.errors import BackendError, SettingsError
-from gate.harness import loading, task_files
+from gate.harness import loading, prompting, scoring, task_files, thinking
 from gate.harness.generation import LanguageModel, answer, recording, within_memory
-from gate.harness.points import by_instruction, earned, raw
+from gate.harness.points import by_instruction, raw
 from gate.harness.task import Task, build
 from gate.offline import cached_files
-from gate.records import Answer, ScoredDocument, TaskSetup
+from gate.records import Prompting, ScoredDocument, TaskSetup
 from gate.settings import TaskRun
 
 
@@ -75,8 +75,13 @@ class Harness:
         """Whether more of a metric is better."""
         return bool(self._tasks[task].task.higher_is_better().get(metric, True))
 
-    def language_model(self, model: Any, batch_size: int) -> LanguageModel:
-        """lm-eval's wrapper around a loaded model.
+    def prompting(self, checkpoint: Checkpoint) -> Prompting:
+        """How the prompts begin, and whether generation ends where the chat template does."""
+        firsts = [next(iter(task.instances.values()))[0] for task in self._tasks.values()]
+        return prompting.facts(self.tokenizer, checkpoint, [str(i.args[0]) for i in firsts])
+
+    def language_model(self, model: Any, batch_size: int = 1) -> LanguageModel:
+        """lm-eval's wrapper around a loaded model; each call of `score` is one batch.
 
         Raises:
             SettingsError: A task generates more tokens than the model has positions.
@@ -120,9 +125,12 @@ class Harness:
         lm.generations.clear()
         loading.seed()
         within_memory(lambda: answer(lm, flat), len(doc_ids))
+        thought = scoring.take_out_thinking(found, flat, thinking.markers(self.tokenizer))
         for ensemble in found.task._filters:
             ensemble.apply(flat)
-        scored = [_scored(found, doc_id, group, lm) for doc_id, group in instances.items()]
+        scored = [
+            scoring.scored(found, doc_id, group, lm, thought) for doc_id, group in instances.items()
+        ]
         self.check_aggregation(task, scored)
         return scored
 
@@ -221,38 +229,3 @@ def _task_file(
         loading.refuse_unsafe(run.task, file)
     loading.require_scorer(file)
     return file
-
-
-def _scored(task: Task, doc_id: int, group: list[Any], lm: LanguageModel) -> ScoredDocument:
-    points = []
-    for name in task.filters:
-        if doc_id in task.lots:
-            random.setstate(task.lots[doc_id])
-        values = task.task.process_results(
-            copy.deepcopy(group[0].doc), [instance.filtered_resps[name] for instance in group]
-        )
-        points += [
-            earned(metric, name, values[metric], aggregate, group[0].doc)
-            for metric, aggregate in task.aggregations.items()
-            if metric in values
-        ]
-    doc_hash, prompt_hash = task.hashes[doc_id]
-    return ScoredDocument(
-        doc_id=doc_id,
-        doc_hash=doc_hash,
-        prompt_hash=prompt_hash,
-        points=tuple(points),
-        answer=_written(doc_id, group[0], lm),
-    )
-
-
-def _written(doc_id: int, instance: Any, lm: LanguageModel) -> Answer | None:
-    if instance.request_type != "generate_until":
-        return None
-    tokens, ended = lm.generations[instance.args[0]].pop(0)
-    return Answer(
-        doc_id=doc_id,
-        text=instance.resps[0],
-        tokens=tokens,
-        finish="stop" if ended else "length",
-    )

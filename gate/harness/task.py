@@ -158,6 +158,7 @@ def _collect(
             generation_kwargs=_generation_kwargs(task),
             add_bos=_adds_bos(tokenizer, str(task.instances[0].args[0])),
             documents=digest,
+            think=(run.options.think or "strip") if task.OUTPUT_TYPE == "generate_until" else None,
         ),
     )
 

@@ -17,6 +17,9 @@ TASK_SUFFIXES = (".yaml", ".yml", ".py")
 
 ANY_SUFFIX = ("",)
 
+DISTRIBUTIONS = (".npz",)
+"""What a baseline's distributions, which lie beside it, end in."""
+
 
 @dataclass(frozen=True)
 class Named:
@@ -52,8 +55,15 @@ def named(settings: Settings) -> Named:
         *(metric.perplexity.file for metric in settings.perplexity_metrics),
         settings.answers,
     ]
-    directories: dict[str, tuple[str, ...]] = {BASELINES: (".json",)}
-    directories |= {posixpath.dirname(task) or ".": TASK_SUFFIXES for task in tasks}
+    directories: dict[str, tuple[str, ...]] = {
+        posixpath.dirname(rule.baseline) or ".": DISTRIBUTIONS
+        for rule in settings.checkpoints
+        if rule.baseline is not None
+    }
+    directories |= {BASELINES: (".json", *DISTRIBUTIONS)}
+    for task in tasks:
+        place = posixpath.dirname(task) or "."
+        directories[place] = (*directories.get(place, ()), *TASK_SUFFIXES)
     if settings.include_path is not None:
         directories[settings.include_path] = ANY_SUFFIX
     return Named(

@@ -4,18 +4,25 @@ A record is frozen, refuses unknown fields and is written atomically. Stored doc
 `schema_version`: an older one is read, a newer one is refused.
 """
 
+from gate.records.answering import AnswerStats, Lost, Prompting
+from gate.records.attesting import Resource, Statement, TestResult
 from gate.records.bundling import Bundle
+from gate.records.calibrating import Calibration, CalibrationRun, Rate, Spread
+from gate.records.drifting import Distributions, Drift, Source
 from gate.records.evaluating import EvalResult
 from gate.records.judging import (
     BaselineInfo,
     CanaryAnswer,
     Comparison,
+    Concern,
     Flip,
     InstructionChange,
     Outcome,
     Report,
+    SuiteOutcome,
     Verdict,
 )
+from gate.records.keeping import Entry, Kind
 from gate.records.linting import (
     ComputePath,
     Difference,
@@ -33,6 +40,7 @@ from gate.records.linting import (
     Undivided,
 )
 from gate.records.reading import PerplexityResult, RoundingFloor
+from gate.records.repeating import Rerun
 from gate.records.running import (
     ChangedCheckpoint,
     Detection,
@@ -51,12 +59,15 @@ from gate.records.scoring import (
     TaskResult,
     TaskSetup,
 )
+from gate.records.speeding import BatchSpeed, Repeated, Throughput
 from gate.records.storing import (
     SCHEMA_VERSION,
     Record,
     now,
+    parse,
     read,
     write,
+    write_bytes,
     write_text,
 )
 from gate.records.trusting import Policy, ReferencePin
@@ -65,15 +76,23 @@ from gate.records.weighing import Size, SizeBucket
 __all__ = [
     "SCHEMA_VERSION",
     "Answer",
+    "AnswerStats",
     "BaselineInfo",
+    "BatchSpeed",
     "Bundle",
+    "Calibration",
+    "CalibrationRun",
     "CanaryAnswer",
     "ChangedCheckpoint",
     "Comparison",
     "ComputePath",
+    "Concern",
     "Detection",
     "Difference",
+    "Distributions",
+    "Drift",
     "EarlyStop",
+    "Entry",
     "EvalResult",
     "Execution",
     "Failure",
@@ -82,18 +101,25 @@ __all__ = [
     "Flip",
     "GateRun",
     "InstructionChange",
+    "Kind",
     "LayerError",
     "LintResult",
+    "Lost",
     "MemoryNeed",
     "Outcome",
     "Part",
     "PerplexityResult",
     "Points",
     "Policy",
+    "Prompting",
+    "Rate",
     "Record",
     "ReferencePin",
     "ReferenceResult",
+    "Repeated",
     "Report",
+    "Rerun",
+    "Resource",
     "RoundingFloor",
     "RuleInfo",
     "SampleScore",
@@ -102,15 +128,23 @@ __all__ = [
     "Size",
     "SizeBucket",
     "Skipped",
+    "Source",
+    "Spread",
+    "Statement",
     "Status",
+    "SuiteOutcome",
     "Target",
     "TaskResult",
     "TaskSetup",
+    "TestResult",
+    "Throughput",
     "Undivided",
     "Verdict",
     "Waiver",
     "now",
+    "parse",
     "read",
     "write",
+    "write_bytes",
     "write_text",
 ]

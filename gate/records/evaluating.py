@@ -4,8 +4,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from gate.records.answering import AnswerStats, Prompting
+from gate.records.drifting import Distributions, Drift, Source
 from gate.records.reading import PerplexityResult, RoundingFloor
+from gate.records.repeating import Rerun
 from gate.records.scoring import Answer, TaskResult, TaskSetup
+from gate.records.speeding import Throughput
 from gate.records.storing import SCHEMA_VERSION, Record
 from gate.records.weighing import Size
 
@@ -21,8 +25,16 @@ class EvalResult(Record):
         chat_template_sha: SHA-256 of the template that was used.
         weight_bits: The lowest declared width of a weight; 16 for an unquantized checkpoint.
         kernel: How quantized layers were computed, in words.
+        distributions: What a later candidate's distributions are compared with.
+        drifts: How far the distributions lie from those of the baseline.
+        unread: What was to be read and was not, and why: a sentence each.
+        answer_stats: The answers to each task, counted.
+        prompting: How prompts begin and answers end; None where nothing is asked.
         batch_size: Documents that were generated together.
+        batch_plan: How they were put together, in words.
         seed: Of the order of documents.
+        reruns: How far the same model, run again, differed from what is stored here.
+        throughput: Speed and memory, where the settings ask for them.
         duration_s: Wall-clock, model loading included.
     """
 
@@ -44,11 +56,19 @@ class EvalResult(Record):
     setups: tuple[TaskSetup, ...]
     tasks: tuple[TaskResult, ...]
     answers: dict[str, tuple[Answer, ...]] = Field(default={})
+    answer_stats: tuple[AnswerStats, ...] = ()
+    prompting: Prompting | None = None
     perplexities: tuple[PerplexityResult, ...] = ()
     rounding_floor: RoundingFloor | None = None
+    distributions: tuple[Distributions, ...] = ()
+    drifts: tuple[Drift, ...] = ()
+    unread: tuple[str, ...] = ()
+    reruns: tuple[Rerun, ...] = ()
+    throughput: Throughput | None = None
     size: Size
     seed: str
     batch_size: int
+    batch_plan: str = ""
     versions: dict[str, str]
     date: str
     duration_s: float
@@ -60,9 +80,25 @@ class EvalResult(Record):
                 return result
         return None
 
+    def rerun(self, task: str, metric: str, filter: str) -> Rerun | None:
+        """How far one metric differed when the same model was run again."""
+        for found in self.reruns:
+            if (found.task, found.metric, found.filter) == (task, metric, filter):
+                return found
+        return None
+
     def setup(self, task: str) -> TaskSetup | None:
         """How one task was asked."""
         return next((setup for setup in self.setups if setup.task == task), None)
+
+    def distribution(self, name: str, source: Source = "text") -> Distributions | None:
+        """What is stored of the distributions over that text, or over a task's answers."""
+        found = (d for d in self.distributions if (d.name, d.source) == (name, source))
+        return next(found, None)
+
+    def drift(self, name: str, source: Source = "text") -> Drift | None:
+        """How far the distributions over that text, or over a task's answers, have moved."""
+        return next((d for d in self.drifts if (d.name, d.source) == (name, source)), None)
 
     def perplexity(self, name: str) -> PerplexityResult | None:
         """The stored perplexity of that name."""

@@ -3,8 +3,12 @@
 from decimal import Decimal
 from typing import Any, Literal
 
+from pydantic import Field
+
+from gate.records.answering import AnswerStats
 from gate.records.evaluating import EvalResult
 from gate.records.linting import LintResult
+from gate.records.repeating import Rerun
 from gate.records.scoring import EarlyStop
 from gate.records.storing import SCHEMA_VERSION, Record
 from gate.records.trusting import Policy
@@ -21,15 +25,21 @@ class Comparison(Record):
         retention: candidate / baseline; for perplexity the ratio exp(mean paired difference).
         ci_low, ci_high: 95 % interval of `retention`, paired.
         threshold: The limit as written in the settings; None for an advisory metric.
-        n: Documents or windows.
+        absolute: Whether it limits the candidate's figure itself, not `retention`.
+        n: Documents or windows; of a speed, runs.
         budget: Points that may be lost net, whole where scores are; None if that is no rule.
         higher_is_better: False for perplexity and for error rates.
         net_loss, losses, gains: Points lost less points gained, lost, and gained.
         flips: Share of documents whose score changed.
         noise: How far a true retention may lie from the limit, and these documents still decide
             either way in more than 1 % of runs.
+        rerun_flips: Probability that another run of the candidate falls on the other side of the
+            limit; None where the baseline was not repeated, or its metric was stopped early.
+        rerun: How far the baseline differed from itself; where it never did, `rerun_flips` is what
+            the probability is below with 95 %.
         method: The deciding rule in words.
         outcome: None for an advisory metric.
+        min_score: The score that must be reached whatever the baseline has; None for none.
         borderline: The interval straddles the limit.
         early_stop: Why `n` is less than the task has; baseline and candidate are then those of the
             documents that were asked.
@@ -45,6 +55,7 @@ class Comparison(Record):
     ci_low: float | None
     ci_high: float | None
     threshold: Decimal | None
+    absolute: bool = False
     n: int
     budget: int | float | None = None
     higher_is_better: bool = True
@@ -53,8 +64,11 @@ class Comparison(Record):
     gains: float | None = None
     flips: float | None = None
     noise: float | None = None
+    rerun_flips: float | None = None
+    rerun: Rerun | None = None
     method: str
     outcome: Outcome | None
+    min_score: Decimal | None = None
     borderline: bool = False
     early_stop: EarlyStop | None = None
     reason: str
@@ -110,6 +124,43 @@ class InstructionChange(Record):
     candidate: float
 
 
+class Concern(Record):
+    """Something that a reader should know beside the verdict; it decides nothing by itself.
+
+    Attributes:
+        kind: What it is about in one or two words with hyphens, such as `implausible-gain`.
+        message: One sentence with the figures.
+        fix: What to do about it, in one sentence.
+    """
+
+    kind: str
+    message: str
+    fix: str
+
+
+class SuiteOutcome(Record):
+    """What one suite says, by the metric that decides it.
+
+    Attributes:
+        metric: Task and metric, or the text; the first one of an advisory suite.
+        retention: As in the metric's comparison; None where it was not measured.
+        limit: What `retention` is held to: the metric's own limit, or the floor where another
+            figure decides; None without one.
+        higher_is_better: Whether the limit is the least, else the most that it may be.
+        outcome: None where it decides nothing or was not needed.
+        note: What else there is to say, such as why it was not run; empty for nothing.
+    """
+
+    name: str
+    tier: Literal["gating", "advisory"]
+    metric: str
+    retention: float | None
+    limit: Decimal | None
+    higher_is_better: bool = True
+    outcome: Outcome | None
+    note: str = ""
+
+
 class Verdict(Record):
     """What was decided, why, and what to do.
 
@@ -117,6 +168,8 @@ class Verdict(Record):
         reasons: The deciding sentences, most important first.
         fix: What to do about a FAIL; None for a PASS.
         stage: Where it was decided.
+        suites: One entry a suite, where the settings group their metrics.
+        concerns: What a reader should know beside it, most important first.
     """
 
     outcome: Outcome
@@ -125,6 +178,8 @@ class Verdict(Record):
     stage: Literal["lint", "perplexity", "canary", "evaluation"]
     comparisons: tuple[Comparison, ...] = ()
     canary: tuple[CanaryAnswer, ...] = ()
+    suites: tuple[SuiteOutcome, ...] = ()
+    concerns: tuple[Concern, ...] = ()
 
 
 class BaselineInfo(Record):
@@ -132,6 +187,7 @@ class BaselineInfo(Record):
 
     Attributes:
         fingerprint: See `baseline.fingerprint`; None in reports of versions without one.
+        answer_stats: Of the documents that the candidate was asked.
     """
 
     path: str
@@ -142,6 +198,7 @@ class BaselineInfo(Record):
     device: str
     fingerprint: str | None = None
     warnings: tuple[str, ...] = ()
+    answer_stats: tuple[AnswerStats, ...] = ()
 
 
 class Report(Record):
@@ -156,6 +213,8 @@ class Report(Record):
         instructions: Kinds of instruction whose points changed, the worst first.
         private_tasks: Tasks of the user's own, whose prompts and answers are left out.
         policy: By whose settings and baselines, where those of a commit were asked for.
+        policy_digest: SHA-256 over the settings, baselines and tasks that decided.
+        digests: SHA-256 of every file of the checkpoint, where it was evaluated.
         reused_from: When the same bytes were measured, where their stored result was used.
     """
 
@@ -175,6 +234,8 @@ class Report(Record):
     instructions: tuple[InstructionChange, ...] = ()
     private_tasks: tuple[str, ...] = ()
     policy: Policy | None = None
+    policy_digest: str | None = None
+    digests: dict[str, str] = Field(default={})
     reused_from: str | None = None
     date: str
     duration_s: float

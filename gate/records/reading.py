@@ -2,6 +2,7 @@
 
 import math
 
+from gate.records.scoring import EarlyStop
 from gate.records.storing import Record
 
 
@@ -11,10 +12,13 @@ class PerplexityResult(Record):
     Attributes:
         name: What the report calls it.
         text_digest: SHA-256 of the text.
-        tokens_digest: SHA-256 of the token ids of all windows (int64, little-endian).
+        tokens_digest: SHA-256 of the token ids of all windows (int64, little-endian), whether or
+            not all were read.
         window: Tokens in a window; the first one is context only.
         window_nll: Sum over a window's scored tokens, in nats, one entry a window.
         scored: Scored tokens in each window.
+        window_ids: Which windows `window_nll` belongs to; empty for all in the order of the text.
+        early_stop: Why the other windows were not read.
     """
 
     name: str
@@ -23,6 +27,8 @@ class PerplexityResult(Record):
     window: int
     window_nll: tuple[float, ...]
     scored: int
+    window_ids: tuple[int, ...] = ()
+    early_stop: EarlyStop | None = None
 
     @property
     def value(self) -> float:

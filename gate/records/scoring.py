@@ -40,12 +40,16 @@ class Answer(Record):
     Attributes:
         tokens: Generated tokens, the end token not counted.
         finish: `stop` at an end token or stop string, `length` at the limit.
+        text: As it was scored: without think blocks where the task strips them.
+        thinking: Whether a think block with which it began was closed; None without one, and in
+            results of versions that did not look.
     """
 
     doc_id: int
     text: str
     tokens: int
     finish: Literal["stop", "length"]
+    thinking: Literal["closed", "unclosed"] | None = None
 
 
 class Points(Record):
@@ -63,13 +67,18 @@ class Points(Record):
 
 
 class ScoredDocument(Record):
-    """One document, run and scored: what the journal keeps."""
+    """One document, run and scored: what the journal keeps.
+
+    Attributes:
+        lost: Where and why it could not be scored; its points are then the worst.
+    """
 
     doc_id: int
     doc_hash: str
     prompt_hash: str
     points: tuple[Points, ...]
     answer: Answer | None = None
+    lost: str | None = None
 
 
 class TaskSetup(Record):
@@ -80,6 +89,8 @@ class TaskSetup(Record):
         documents: SHA-256 of the local documents file; None for the task's own data set.
         generation_kwargs: As handed to the model, stop strings and token limit included.
         add_bos: Whether the tokenizer put a BOS before the prompt; None if it has none.
+        think: What is done with think blocks; None where nothing is generated, and in results of
+            versions that scored them as they were.
     """
 
     task: str
@@ -95,6 +106,7 @@ class TaskSetup(Record):
     generation_kwargs: dict[str, Any] = Field(default={})
     add_bos: bool | None = None
     documents: str | None = None
+    think: Literal["strip", "refuse", "keep"] | None = None
 
 
 class EarlyStop(Record):
@@ -102,14 +114,17 @@ class EarlyStop(Record):
 
     Attributes:
         n_planned: Documents of the whole task.
-        outcome: What all of them would give.
+        outcome: What all of them would give; None where only the time was up.
         certain: Whether nothing could change that; else it is settled with 99 %.
+        seconds_saved: What the other documents would have taken at the rate of these; None where
+            that was not measured.
     """
 
     reason: str
     n_planned: int
-    outcome: Literal["pass", "fail"]
+    outcome: Literal["pass", "fail"] | None
     certain: bool
+    seconds_saved: float | None = None
 
 
 class TaskResult(Record):

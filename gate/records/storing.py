@@ -5,13 +5,25 @@ import os
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from gate.errors import GateError
 
 SCHEMA_VERSION = 1
+
+
+def _hexadecimal(value: str) -> str:
+    """Digests name files, so nothing else may stand in their place."""
+    if len(value) != SHA256_DIGITS or set(value) - set("0123456789abcdef"):
+        raise ValueError("it is no SHA-256")
+    return value
+
+
+SHA256_DIGITS = 64
+Sha256 = Annotated[str, AfterValidator(_hexadecimal)]
+"""64 hexadecimal digits. Not by a pattern: the schema is held against what strangers send."""
 
 
 class Record(BaseModel):
@@ -38,6 +50,15 @@ def write(path: Path, record: Record) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text atomically, in UTF-8.
+
+    Raises:
+        GateError: The directory cannot be written.
+    """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically.
 
     Raises:
@@ -47,8 +68,8 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             # mkstemp gives 0600; a report is as readable as any file that the user makes.
@@ -72,13 +93,27 @@ def read(path: Path, kind: type[R]) -> R:
     Raises:
         GateError: Missing, unreadable, newer, or not a record of that kind.
     """
-    what = kind.__name__
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise GateError(
-            f"{path} cannot be read as {what}: {error}", "Make it again with gate eval."
+            f"{path} cannot be read as {kind.__name__}: {error}", "Make it again with gate eval."
         ) from error
+    return parse(value, kind, path)
+
+
+def parse(value: Any, kind: type[R], path: Path) -> R:
+    """A stored record of this or an older schema version from its JSON.
+
+    Args:
+        value: The document.
+        kind: What it should be.
+        path: What messages call it.
+
+    Raises:
+        GateError: Newer, or not a record of that kind.
+    """
+    what = kind.__name__
     version = value.get("schema_version") if isinstance(value, dict) else None
     if type(version) is not int:
         raise GateError(

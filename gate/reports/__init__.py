@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from gate.records import Report
-from gate.reports import github, json, markdown, sarif, text
+from gate.reports import github, json, junit, markdown, sarif, text
 
 
 class Render(Protocol):
@@ -19,6 +19,7 @@ REPORTS: dict[str, Render] = {
     "markdown": markdown.render,
     "json": json.render,
     "sarif": sarif.render,
+    "junit": junit.render,
     "github": github.render,
 }
 

@@ -66,6 +66,10 @@ def _annotations(report: Report, severity: str) -> Iterator[Annotation]:
         reasons = (*report.verdict.reasons[:1], *filter(None, [report.verdict.fix]))
         title = f"{wording.verdict_word(report)}: {wording.name(report)}"
         yield Annotation("", title, "\n".join(map(plain, reasons)))
+    if severity == "warning":
+        for concern in report.verdict.concerns:
+            lines = (concern.message, f"Fix: {concern.fix}")
+            yield Annotation("", concern.kind, "\n".join(map(plain, lines)))
     for found in findings.listed(report.lint):
         if found.severity == severity:
             path = findings.path(report, found)

@@ -9,8 +9,8 @@ import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from gate.records import CanaryAnswer, Comparison, EvalResult, Finding, Report
-from gate.reports import evidence, findings, metrics, wording
+from gate.records import CanaryAnswer, Comparison, EvalResult, Finding, Report, Verdict
+from gate.reports import drifts, evidence, findings, metrics, speed, wording
 from gate.reports.wording import plain
 
 MOST_REASONS = 50
@@ -107,12 +107,16 @@ def _report(report: Report) -> list[str]:
     blocks += [f"**{escape(reason)}**" for reason in verdict.reasons[:1]]
     if verdict.fix:
         blocks.append(f"Fix: {escape(verdict.fix)}")
+    blocks += [f"⚠️ {escape(said)}" for said in wording.concerns(verdict)]
     # The reasons of lint are its findings.
     others = verdict.reasons[1:MOST_REASONS] if verdict.stage != "lint" else ()
     if others:
         blocks.append("\n".join(f"- {escape(reason)}" for reason in others))
+    blocks += suite_table(verdict)
     if verdict.comparisons:
         blocks += _metrics(verdict.comparisons)
+    blocks += drift_table(report.evaluation)
+    blocks += speed_table(report.evaluation)
     blocks += _canary(verdict.canary)
     blocks += _lint(report)
     known = [*evidence.facts(report.lint), *wording.facts(report)]
@@ -156,6 +160,39 @@ def _metrics(comparisons: Sequence[Comparison]) -> list[str]:
     if sentences:
         blocks.append("\n".join(f"- Error budget, {escape(sentence)}" for sentence in sentences))
     return [*blocks, *map(escape, metrics.marks(comparisons))]
+
+
+def suite_table(verdict: Verdict) -> list[str]:
+    """What each suite says, where the settings have suites."""
+    rows = [
+        [code(name), *map(escape, cells), f"**{escape(outcome)}**" if outcome else "", escape(note)]
+        for name, *cells, outcome, note in metrics.suites(verdict)
+    ]
+    return [left_table(metrics.SUITE_COLUMNS, rows)] if rows else []
+
+
+def drift_table(result: EvalResult | None) -> list[str]:
+    """How far distributions have moved; nothing where that is not known."""
+    rows = [[code(name), *map(escape, cells)] for name, *cells in drifts.rows(result)]
+    if result is None or not rows:
+        return []
+    return [
+        f"**{drifts.TITLE}**",
+        table(drifts.COLUMNS, rows),
+        *map(escape, drifts.notes(result)),
+    ]
+
+
+def speed_table(result: EvalResult | None) -> list[str]:
+    """Speed and memory; nothing where they were not measured."""
+    rows = [list(map(escape, row)) for row in speed.rows(result)]
+    if not rows:
+        return []
+    return [
+        f"**{speed.TITLE}**",
+        table(speed.COLUMNS, rows),
+        *map(escape, speed.notes(result)),
+    ]
 
 
 def _canary(answers: Sequence[CanaryAnswer]) -> list[str]:

@@ -6,19 +6,23 @@ from datetime import datetime
 from itertools import chain
 
 from gate.records import BaselineInfo, Comparison, Finding, GateRun, Report
-from gate.reports import answers, evidence, findings, metrics, wording
+from gate.reports import answers, evidence, findings, metrics, speed, wording
 from gate.reports.markdown import (
     ICONS,
     advice,
     code,
+    drift_table,
     escape,
     fence,
     fold,
     left_table,
+    speed_table,
+    suite_table,
     table,
     unbroken,
 )
 from gate.reports.shorten import Detail
+from gate.verdict import POOLED
 
 OPEN_FINDINGS = 5
 """Shown at once; the others are folded."""
@@ -40,9 +44,13 @@ def folded(run: GateRun, report: Report, title: str, detail: Detail) -> Iterator
 
 def blocks(run: GateRun, report: Report, detail: Detail) -> Iterator[str]:
     """Paragraphs, tables and folded parts, what decided first."""
+    yield from (f"⚠️ {escape(said)}" for said in wording.concerns(report.verdict))
     yield from _change(run, report)
     yield from _figures(report)
     yield from answers.instructions(report)
+    measured = speed_table(report.evaluation)
+    if measured:
+        yield from fold(speed.TITLE, measured[1:])
     yield from _findings(report, detail)
     yield from answers.canary(report, detail)
     yield from answers.flips(report, detail)
@@ -59,6 +67,8 @@ def reason(report: Report) -> str:
         return f"{said}; {wording.count(len(report.verdict.canary), 'such answer')} in all"
     for c in report.verdict.comparisons:
         if c.reason != said or c.early_stop is not None or not c.higher_is_better:
+            continue
+        if c.task == POOLED or c.min_score is not None:
             continue
         if c.budget is not None and budget_used(c):
             net = c.net_loss or 0.0
@@ -84,7 +94,8 @@ def budget_used(comparison: Comparison) -> str:
     c = comparison
     if c.budget is not None and c.net_loss is not None and math.isfinite(c.net_loss):
         return f"{wording.points(max(0.0, c.net_loss))} of {wording.points(c.budget)}"
-    room = float(c.threshold) - 1 if c.threshold is not None and c.budget is None else 0.0
+    grows = c.threshold is not None and c.budget is None and not c.absolute
+    room = float(c.threshold or 1) - 1 if grows else 0.0
     if room > 0 and math.isfinite(c.retention):
         return f"{max(0.0, c.retention - 1) / room:.0%}"
     return ""
@@ -125,14 +136,16 @@ _DID = {"added": "adds", "modified": "modifies", "renamed": "renames"}
 def _figures(report: Report) -> Iterator[str]:
     """Every metric, what chance may have done, and the size."""
     comparisons = report.verdict.comparisons
+    yield from suite_table(report.verdict)
     if comparisons:
         yield table(METRICS, [_metric(comparison) for comparison in comparisons])
+    yield from drift_table(report.evaluation)
     decisive = [c for c in comparisons if c.outcome == "fail" and c.early_stop is None]
     yield from filter(None, (_certainty(c) for c in decisive[:1] if not c.borderline))
     yield from map(escape, metrics.marks(comparisons))
     if report.evaluation is None and not comparisons and report.verdict.outcome != "fail":
         yield "Static validation only: its quality was not measured."
-    if report.evaluation is not None and (missing := wording.not_run(report.evaluation)):
+    if missing := wording.not_run(report):
         yield f"Not run, since the verdict was settled before: {escape(missing)}."
     if report.size is not None:
         yield f"**Size:** {escape(wording.size_sentence(report.size))}."

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +12,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gate.records import CanaryAnswer, Comparison, EvalResult, Finding, Report
-from gate.reports import evidence, findings, metrics, wording
+from gate.records import CanaryAnswer, Comparison, EvalResult, Finding, Report, Verdict
+from gate.reports import counts, drifts, evidence, findings, metrics, repeats, speed, wording
 from gate.reports.wording import plain
 
 VERDICT_STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
@@ -45,11 +45,15 @@ def _report(report: Report) -> list[RenderableType]:
     parts += [Text(plain(reason)) for reason in verdict.reasons[:1]]
     if verdict.fix:
         parts.append(Text(f"Fix: {plain(verdict.fix)}"))
+    parts += [Text(f"Warning: {plain(said)}") for said in wording.concerns(verdict)]
     if verdict.stage != "lint":  # those of lint are its findings
         parts += [Text(f"Also: {plain(reason)}") for reason in verdict.reasons[1:MOST_REASONS]]
+    parts += _suites(verdict)
     if verdict.comparisons:
         parts.append(_metrics(verdict.comparisons))
         parts += _budgets(verdict.comparisons)
+    parts += _drifts(report.evaluation)
+    parts += _speed(report.evaluation)
     parts += _canary(verdict.canary)
     parts += [*_lint(report), *_layers(report)]
     facts = [("Lint", findings.summary(report.lint)), *evidence.facts(report.lint)]
@@ -69,9 +73,15 @@ def result(stored: EvalResult, path: Path, *, color: bool = False, width: int = 
     for found in stored.perplexities:
         windows = wording.count(len(found.window_nll), "window")
         table.add_row(plain(f"perplexity · {found.name}"), f"{found.value:.2f}", "", windows)
-    facts = [("Size", wording.size_sentence(stored.size)), ("Run", wording.run_sentence(stored))]
+    facts = [
+        ("Size", wording.size_sentence(stored.size)),
+        *(("Answers", f"{s.task}: {counts.sentence(s, None)}") for s in stored.answer_stats),
+        ("Run", wording.run_sentence(stored)),
+    ]
+    facts += repeats.facts(stored)
+    facts += [*drifts.facts(stored), *drifts.stored(stored)]
     facts.append(("Took", wording.duration(stored.duration_s)))
-    return rendered(Group(head, table, _facts(facts)), color, width)
+    return rendered(Group(head, table, *_speed(stored), _facts(facts)), color, width)
 
 
 def variants(
@@ -118,7 +128,9 @@ def rendered(content: RenderableType, color: bool, width: int) -> str:
         legacy_windows=False,
     )
     console.print(content)
-    return "\n".join(_inert(line.rstrip()) for line in out.getvalue().splitlines()) + "\n"
+    shown = "\n".join(_inert(line.rstrip()) for line in out.getvalue().splitlines()) + "\n"
+    # A table ends with an empty line, and what comes next may begin with one.
+    return re.sub(r"\n{3,}", "\n\n", shown)
 
 
 def _inert(line: str) -> str:
@@ -163,6 +175,17 @@ def _metrics(comparisons: Sequence[Comparison]) -> Table:
     return table
 
 
+def _suites(verdict: Verdict) -> list[RenderableType]:
+    """What each suite says, where the settings have suites."""
+    rows = metrics.suites(verdict)
+    table = headed_table()
+    for name in metrics.SUITE_COLUMNS:
+        table.add_column(Text(name), overflow="fold")
+    for row in rows:
+        table.add_row(*(_styled(cell) for cell in row))
+    return [table] if rows else []
+
+
 def _budgets(comparisons: Sequence[Comparison]) -> list[RenderableType]:
     sentences = metrics.budget_sentences(comparisons)
     parts: list[RenderableType] = []
@@ -171,6 +194,30 @@ def _budgets(comparisons: Sequence[Comparison]) -> list[RenderableType]:
         parts += [Padding(Text(plain(sentence)), (0, 0, 0, 2)) for sentence in sentences]
     parts += [Text(plain(sentence)) for sentence in metrics.marks(comparisons)]
     return parts
+
+
+def _drifts(result: EvalResult | None) -> list[RenderableType]:
+    """How far distributions have moved; figures alone mean little."""
+    notes = drifts.notes(result) if result is not None else ()
+    return _titled(drifts.TITLE, drifts.COLUMNS, drifts.rows(result), notes)
+
+
+def _speed(result: EvalResult | None) -> list[RenderableType]:
+    """Speed and memory, with an empty line below."""
+    parts = _titled(speed.TITLE, speed.COLUMNS, speed.rows(result), speed.notes(result))
+    return [*parts, Text()] if parts else []
+
+
+def _titled(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Iterable[str]
+) -> list[RenderableType]:
+    """A table below its title, and what its figures mean; nothing without rows."""
+    if not rows:
+        return []
+    table = _table(columns)
+    for row in rows:
+        table.add_row(*(Text(plain(cell)) for cell in row))
+    return [Text(), Text(title, style="bold"), table, *(Text(plain(note)) for note in notes)]
 
 
 def _canary(answers: Sequence[CanaryAnswer]) -> list[RenderableType]:

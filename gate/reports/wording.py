@@ -3,13 +3,15 @@
 import re
 import unicodedata
 
-from gate.records import EvalResult, LintResult, Policy, Report, Size
+from gate.records import EvalResult, LintResult, Policy, Report, Size, Verdict
+from gate.reports import counts, drifts
 
 VERDICTS = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE"}
 
 MAX_MESSAGE_CHARS = 600
 MAX_ANSWER_CHARS = 1500
 MAX_CANARY = 3
+MAX_CONCERNS = 10
 MOST_CHANGED = 10
 MAX_ALGORITHMS = 6
 
@@ -42,6 +44,13 @@ def plain(text: str, *, lines: bool = False, limit: int = MAX_MESSAGE_CHARS) -> 
 def verdict_word(report: Report) -> str:
     """PASS, FAIL or INCONCLUSIVE."""
     return VERDICTS[report.verdict.outcome]
+
+
+def concerns(verdict: Verdict) -> list[str]:
+    """What a reader should know beside the verdict: a sentence each, and what to do."""
+    told = [f"{concern.message}. {concern.fix}" for concern in verdict.concerns[:MAX_CONCERNS]]
+    rest = len(verdict.concerns) - MAX_CONCERNS
+    return [*told, f"and {count(rest, 'more warning')}"] if rest > 0 else told
 
 
 def name(report: Report) -> str:
@@ -102,9 +111,10 @@ def facts(report: Report) -> list[tuple[str, str]]:
     if report.size is not None:
         found.append(("Size", size_sentence(report.size)))
     result = report.evaluation
-    if result is not None and (missing := not_run(result)):
+    if missing := not_run(report):
         sentence = f"{missing}: the verdict was settled before; --full measures everything"
         found.append(("Not run", sentence))
+    found += counts.facts(report)
     if report.private_tasks:
         names = ", ".join(report.private_tasks)
         sentence = f"prompts and answers of {names} are left out; publish_text: true shows them"
@@ -118,6 +128,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
                 f"({floor.codes_changed:.2%} of activation codes, {floor.tokens:,} tokens)",
             )
         )
+    if result is not None:
+        found += drifts.facts(result)
     if report.baseline is not None:
         base = report.baseline
         name = f"{base.model}@{base.revision}" if base.revision else base.model
@@ -154,18 +166,28 @@ def policy_sentences(policy: Policy) -> list[tuple[str, str]]:
     return found
 
 
-def not_run(result: EvalResult) -> str:
-    """Tasks that were planned and have no result, separated by commas."""
+def not_run(report: Report) -> str:
+    """Tasks, and the speed, that were planned and have no result, separated by commas.
+
+    Without tasks where the table of suites says why they have none.
+    """
+    result = report.evaluation
+    if result is None:
+        return ""
     measured = {task.task for task in result.tasks}
-    return ", ".join(setup.task for setup in result.setups if setup.task not in measured)
+    planned = () if report.verdict.suites else result.setups
+    missing = [setup.task for setup in planned if setup.task not in measured]
+    failed = report.verdict.outcome == "fail"
+    if failed and report.settings.get("speed") is not None and result.throughput is None:
+        missing.append("speed")
+    return ", ".join(missing)
 
 
 def run_sentence(result: EvalResult) -> str:
-    """Backend, device, kernel and versions."""
+    """Backend, device, kernel, batches and versions."""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(result.versions.items()))
-    return f"{result.backend} on {result.device}, {result.dtype}, {result.kernel}" + (
-        f"; {versions}" if versions else ""
-    )
+    said = f"{result.backend} on {result.device}, {result.dtype}, {result.kernel}"
+    return "; ".join(part for part in (said, result.batch_plan, versions) if part)
 
 
 def duration(seconds: float) -> str:

@@ -11,12 +11,15 @@ from gate.settings.metrics import (
     TaskRun,
 )
 from gate.settings.rules import PIN, CheckpointRule, covers
+from gate.settings.speed import Speed
+from gate.settings.suites import Suite
 from gate.settings.whole import (
     BASELINES,
     DEFAULT,
     DEFAULT_FILE,
     Borderline,
     EarlyStopping,
+    Memory,
     Settings,
 )
 
@@ -29,10 +32,13 @@ __all__ = [
     "Borderline",
     "CheckpointRule",
     "EarlyStopping",
+    "Memory",
     "Metric",
     "PerplexityMetric",
     "PerplexityText",
     "Settings",
+    "Speed",
+    "Suite",
     "TaskMetric",
     "TaskOptions",
     "TaskRun",

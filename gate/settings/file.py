@@ -26,7 +26,7 @@ def load(path: Path | None, threshold: Decimal | None = None) -> tuple[Settings,
 
     Args:
         path: The file; None for quant-gate.yaml here, or the embedded default without one.
-        threshold: Replaces `min_retention` of every gating metric.
+        threshold: Replaces `min_retention` of every gating metric, or `min_mean_retention`.
 
     Raises:
         SettingsError: The file is missing, no YAML, or says something wrong.
@@ -45,7 +45,10 @@ def load(path: Path | None, threshold: Decimal | None = None) -> tuple[Settings,
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML whose numbers remember their text: a limit is a decimal as written."""
+    """Plain YAML whose numbers remember their text: a limit is a decimal as written.
+
+    Only `true` and `false` are truth values, as in YAML 1.2: `early_stop: off` is a word.
+    """
 
 
 def _written_float(loader: _Loader, node: yaml.ScalarNode) -> float:
@@ -59,6 +62,10 @@ def _written_float(loader: _Loader, node: yaml.ScalarNode) -> float:
     return written
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [found for found in resolvers if first in "tTfF" or not found[0].endswith(":bool")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_constructor("tag:yaml.org,2002:float", _written_float)
 
 
@@ -124,6 +131,8 @@ def _with_threshold(settings: Settings, threshold: Decimal) -> Settings:
         raise SettingsError(
             f"--threshold {threshold} is not a share", "Give a number such as 0.95."
         )
+    if settings.combine == "mean":
+        return settings.model_copy(update={"min_mean_retention": threshold})
     if not any(metric.min_retention is not None for metric in settings.task_metrics):
         raise SettingsError(
             "--threshold has no effect: no metric in the settings has min_retention",

@@ -22,11 +22,12 @@ class WrittenFloat(float):
     text: str
 
 
-def _as_written(value: Any) -> Any:
+def as_written(value: Any) -> Any:
+    """A number of the settings file as its text, so that a decimal is exact."""
     return getattr(value, "text", value)
 
 
-Limit = Annotated[Decimal, Field(gt=0, le=10, allow_inf_nan=False), BeforeValidator(_as_written)]
+Limit = Annotated[Decimal, Field(gt=0, le=10, allow_inf_nan=False), BeforeValidator(as_written)]
 
 
 BY_WEIGHT_BITS: Literal["by-weight-bits"] = "by-weight-bits"
@@ -45,6 +46,8 @@ class TaskOptions(Part):
         documents: JSON Lines file with the task's documents; left out, the task's own data set.
         apply_chat_template: `auto` applies it to generation tasks of a model that has one.
         max_gen_toks: Most new tokens per answer; left out, the task's own.
+        think: What is done with a think block before an answer is scored: `strip`, the default,
+            takes it out, `keep` scores it too, `refuse` ends the run.
     """
 
     documents: str | None = None
@@ -53,6 +56,7 @@ class TaskOptions(Part):
     chat_template_kwargs: dict[str, Any] | None = None
     system_instruction: str | None = None
     max_gen_toks: int | None = Field(default=None, ge=1)
+    think: Literal["strip", "refuse", "keep"] | None = None
 
 
 class TaskMetric(TaskOptions):
@@ -62,19 +66,32 @@ class TaskMetric(TaskOptions):
         task: Name, or path of a local task file.
         metric: Left out: every metric of the task, advisory.
         filter: lm-eval's answer filter; left out, the first that has the metric.
-        min_retention: Share of the baseline's score that must be kept; without it, advisory.
+        min_retention: Share of the baseline's score that must be kept.
+        min_score: Score that must be reached whatever the baseline has, 0..1; without either limit
+            the metric is advisory.
     """
 
     task: str
     metric: str | None = None
     filter: str | None = None
     min_retention: Limit | None = None
+    min_score: Annotated[Limit, Field(le=1)] | None = None
 
     @model_validator(mode="after")
     def _gating_needs_metric(self) -> "TaskMetric":
-        if self.min_retention is not None and self.metric is None:
-            raise ValueError("min_retention needs a metric")
+        if self.gates and self.metric is None:
+            limit = "min_score" if self.min_retention is None else "min_retention"
+            raise ValueError(f"{limit} needs a metric")
         return self
+
+    @property
+    def gates(self) -> bool:
+        """Whether it has a limit."""
+        return self.min_retention is not None or self.min_score is not None
+
+
+LONG_WINDOW = 8192
+"""Tokens from which a window sees damage to the KV cache that short ones cannot."""
 
 
 class PerplexityText(Part):
@@ -101,10 +118,10 @@ class PerplexityText(Part):
 
     @property
     def label(self) -> str:
-        """What reports call it."""
-        return (
-            PurePath(self.file).name if self.file else f"{self.name or self.dataset}/{self.split}"
-        )
+        """What reports call it; long windows of a text are another measure than short ones."""
+        source = self.name or self.dataset
+        name = PurePath(self.file).name if self.file else f"{source}/{self.split}"
+        return f"{name} {self.window >> 10}k" if self.window >= LONG_WINDOW else name
 
 
 class PerplexityMetric(Part):
@@ -113,10 +130,25 @@ class PerplexityMetric(Part):
     Attributes:
         max_ratio: Most that candidate over baseline may be; `by-weight-bits` is 1.02 from 8 bits
             up and 1.15 for 4 to 7; without it, advisory.
+        max_kl: Most nats that the distributions may lie from the baseline's on average, as far as
+            its most likely tokens show it; without it, advisory.
+        min_same_top: Share of tokens whose most likely token must be the baseline's.
     """
 
     perplexity: PerplexityText
     max_ratio: Limit | Literal["by-weight-bits"] | None = None
+    max_kl: Limit | None = None
+    min_same_top: Limit | None = Field(default=None, le=1)
+
+    @property
+    def advisory(self) -> bool:
+        """Whether it has no limit at all."""
+        return self.max_ratio is None and not self.limits_drift
+
+    @property
+    def limits_drift(self) -> bool:
+        """Whether the distributions have a limit of their own."""
+        return self.max_kl is not None or self.min_same_top is not None
 
 
 Metric = TaskMetric | PerplexityMetric
@@ -157,6 +189,14 @@ DEFAULT_METRICS: tuple[Metric, ...] = (
     PerplexityMetric(
         perplexity=PerplexityText(dataset="Salesforce/wikitext", name="wikitext-2-raw-v1"),
         max_ratio=BY_WEIGHT_BITS,
+    ),
+    PerplexityMetric(
+        perplexity=PerplexityText(
+            dataset="Salesforce/wikitext",
+            name="wikitext-2-raw-v1",
+            window=LONG_WINDOW,
+            windows=2,
+        )
     ),
 )
 """What is measured where the settings do not say it."""

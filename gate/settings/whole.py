@@ -3,15 +3,18 @@
 import os
 from functools import reduce
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
+    model_validator,
 )
 
 from gate.errors import SettingsError
+from gate.settings import suites as grouping
 from gate.settings.metrics import (
     DEFAULT_METRICS,
+    Limit,
     Part,
     PerplexityMetric,
     TaggedMetric,
@@ -20,6 +23,8 @@ from gate.settings.metrics import (
     TaskRun,
 )
 from gate.settings.rules import CheckpointRule, Reason, covers
+from gate.settings.speed import Speed
+from gate.settings.suites import Combine, Suite
 
 DEFAULT_FILE = "quant-gate.yaml"
 
@@ -34,7 +39,13 @@ PULL_REQUEST_EVENTS = frozenset({"pull_request", "pull_request_target", "merge_g
 EarlyStopping = Literal["auto", "guaranteed", "certain", "off"]
 
 
-Borderline = Literal["point", "block", "inconclusive"]
+BatchSize = Annotated[int, Field(ge=1, le=4096)] | Literal["auto"]
+
+
+Borderline = Literal["point", "block", "inconclusive", "escalate"]
+
+
+Memory = Literal["auto", "resident", "stream"]
 
 
 class Settings(Part):
@@ -44,16 +55,31 @@ class Settings(Part):
         backend: Who runs the model.
         answers: For backend `replay`: the stored result whose answers are used.
         activations: `emulate` quantizes inputs as the runtime will; `off` leaves them.
-        batch_size: Documents that are generated together; halved when memory runs out.
+        batch_size: Documents that are generated together; halved when memory runs out. `auto` takes
+            what a GPU has room for, and 8 on a CPU.
+        memory: `resident` loads the whole model, `stream` holds one decoder layer at a time, with
+            which texts are read but no task is answered; `auto` streams where the whole model does
+            not fit.
         canary_prompts: Answers that are looked at before the long run; 0 for none.
         early_stop: When a task may end before its last document: `guaranteed` when the verdict on
             all of them is settled with 99 %, `certain` when nothing can change it, `auto` as
             `guaranteed` for a FAIL, and for a PASS of more than 1,000 documents.
         borderline: What a metric gets whose 95 % interval holds the limit: what the figure says
-            (`point`), FAIL (`block`) or INCONCLUSIVE.
+            (`point`), FAIL (`block`), INCONCLUSIVE, or what it says together with the suite that
+            its own escalates to (`escalate`, the default where a suite does; `point` elsewhere).
+        attest: Whether `gate attest` asks for tasks that were measured to their end (`full`), or
+            takes a settled verdict, too (`early`).
+        top_tokens: Most likely tokens that `gate eval` keeps of each distribution, so that those of
+            candidates can be compared; 0 for none.
         allow_unsafe_tasks: Tasks, by name, that may run code of their own.
         include_path: Directory with further lm-eval task files.
+        store: Directory or address (s3://, gs://, hf://) where baselines are looked for, too.
         publish_text: Whether reports hold prompts and answers of the user's own tasks, too.
+        metrics: What is measured; those of `suites` where these are given instead.
+        suites: The same in groups, in the order in which they are run.
+        combine: Every suite must pass (`each`), or none may fall below its floor and their mean
+            retention must reach `min_mean_retention` (`mean`).
+        speed: How speed and memory are measured; left out, they are not.
         ignore: Rule or `rule:tensor-glob` to the reason why its findings do not decide.
     """
 
@@ -61,17 +87,71 @@ class Settings(Part):
     backend: Literal["hf", "replay"] = "hf"
     answers: str | None = None
     activations: Literal["emulate", "off"] = "emulate"
-    batch_size: int = Field(default=8, ge=1, le=4096)
+    batch_size: BatchSize = "auto"
+    memory: Memory = "auto"
     canary_prompts: int = Field(default=16, ge=0, le=1024)
     early_stop: EarlyStopping = "auto"
     borderline: Borderline = "point"
+    attest: Literal["full", "early"] = "full"
+    top_tokens: int = Field(default=64, ge=0, le=1024)
     trust_remote_code: bool = False
     allow_unsafe_tasks: tuple[str, ...] = ()
     include_path: str | None = None
+    store: str | None = None
     publish_text: bool = False
     checkpoints: tuple[CheckpointRule, ...] = ()
     metrics: tuple[TaggedMetric, ...] = Field(default=DEFAULT_METRICS, min_length=1)
+    suites: tuple[Suite, ...] = ()
+    combine: Combine = "each"
+    min_mean_retention: Limit | None = None
+    speed: Speed | None = None
     ignore: dict[str, Reason] = Field(default={})
+
+    @model_validator(mode="after")
+    def _with_suites(self) -> Self:
+        """Their metrics stand in `metrics`, where everybody looks."""
+        stated = self.model_fields_set
+        escalating = any(suite.escalate_to is not None for suite in self.suites)
+        if (self.min_mean_retention is None) == (self.combine == "mean"):
+            raise ValueError("combine: mean and min_mean_retention belong together")
+        if self.borderline == "escalate" and not escalating:
+            raise ValueError("borderline: escalate needs a suite with escalate_to")
+        if not self.suites:
+            if self.combine == "mean":
+                raise ValueError("combine: mean needs suites")
+            return self
+        if "metrics" in stated:
+            raise ValueError("metrics and suites are both given; put every metric into a suite")
+        grouping.require_consistent(self.suites, self.combine)
+        # The model is frozen for its readers; until here it has none.
+        object.__setattr__(self, "metrics", grouping.flattened(self.suites, self.combine))
+        if escalating and "borderline" not in stated:
+            object.__setattr__(self, "borderline", "escalate")
+        return self
+
+    def suite_of(self, task: str) -> Suite | None:
+        """The suite that a task belongs to."""
+        return next((suite for suite in self.suites if task in suite.tasks), None)
+
+    @property
+    def escalations(self) -> tuple[tuple[Suite, Suite], ...]:
+        """Each suite that escalates, and the one that it escalates to."""
+        if self.borderline != "escalate":
+            return ()
+        known = {suite.name: suite for suite in self.suites}
+        return tuple(
+            (suite, known[suite.escalate_to])
+            for suite in self.suites
+            if suite.escalate_to is not None
+        )
+
+    @property
+    def reserve(self) -> frozenset[str]:
+        """Tasks that are run only where another suite cannot tell."""
+        named = {suite.escalate_to for suite in self.suites}
+        return frozenset(
+            task for suite in self.suites if suite.name in named for task in suite.tasks
+        )
 
     @property
     def task_metrics(self) -> tuple[TaskMetric, ...]:

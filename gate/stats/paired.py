@@ -143,9 +143,12 @@ def noise_band(candidate: Sequence[float], baseline: Sequence[float]) -> float:
 
 
 def ratio_interval(
-    candidate_window_nll: Sequence[float], baseline_window_nll: Sequence[float], scored: int
+    candidate_window_nll: Sequence[float],
+    baseline_window_nll: Sequence[float],
+    scored: int,
+    tail: float = 0.025,
 ) -> Interval:
-    """Ratio of two perplexities on the same windows, exp(mean difference), with its 95 % interval.
+    """Ratio of two perplexities on the same windows, exp(mean difference), with its interval.
 
     The window is the cluster: tokens within one are not independent. Student's t, since a
     canary look has few windows; with a single one the interval is NaN.
@@ -153,6 +156,7 @@ def ratio_interval(
     Args:
         candidate_window_nll, baseline_window_nll: Sums over each window's scored tokens, in nats.
         scored: Scored tokens in each window.
+        tail: Probability beyond each end of the interval.
 
     Raises:
         ValueError: The two differ in length, or hold no window.
@@ -172,8 +176,9 @@ def ratio_interval(
     mean = math.fsum(differences) / windows
     if windows < 2:
         return Interval(_exp(mean), math.nan, math.nan)
-    variance = math.fsum((d - mean) ** 2 for d in differences) / (windows - 1)
-    half = float(stdtrit(windows - 1, 0.975)) * math.sqrt(variance / windows)
+    # Of numbers beyond all bounds a power raises where a product is infinite.
+    variance = math.fsum((d - mean) * (d - mean) for d in differences) / (windows - 1)
+    half = float(stdtrit(windows - 1, 1 - tail)) * math.sqrt(variance / windows)
     return Interval(_exp(mean), _exp(mean - half), _exp(mean + half))
 
 

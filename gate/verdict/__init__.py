@@ -4,17 +4,32 @@ The deciding rule is the user's own, on all documents: no more points lost net t
 allows, no larger a perplexity ratio. Intervals are shown and decide nothing.
 """
 
+from gate.verdict.combining import MEAN, POOLED
 from gate.verdict.comparing import compare
 from gate.verdict.deciding import MEASURE_MORE, decide
-from gate.verdict.tasks import MIN_BUDGET, check_budgets
-from gate.verdict.texts import PERPLEXITY, ratio_limit
+from gate.verdict.drifting import DRIFT, require_distributions
+from gate.verdict.soundness import MIN_BUDGET, check_baseline
+from gate.verdict.speed import PEAK_MEMORY, SPEED, SPEED_METRIC, speed_concerns
+from gate.verdict.suites import concerns, suite_outcomes
+from gate.verdict.texts import PERPLEXITY, condemned, ratio_limit
 
 __all__ = [
+    "DRIFT",
+    "MEAN",
     "MEASURE_MORE",
     "MIN_BUDGET",
+    "PEAK_MEMORY",
     "PERPLEXITY",
-    "check_budgets",
+    "POOLED",
+    "SPEED",
+    "SPEED_METRIC",
+    "check_baseline",
     "compare",
+    "concerns",
+    "condemned",
     "decide",
     "ratio_limit",
+    "require_distributions",
+    "speed_concerns",
+    "suite_outcomes",
 ]

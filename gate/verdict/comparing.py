@@ -5,9 +5,14 @@ from gate.records import (
     Comparison,
     EvalResult,
 )
-from gate.settings import PerplexityMetric, Settings
+from gate.settings import PerplexityMetric, Settings, Speed
+from gate.verdict.combining import combined
+from gate.verdict.drifting import compare_drift
 from gate.verdict.outcome import by_policy
-from gate.verdict.tasks import Early, check_budgets, compare_task, paired_results
+from gate.verdict.rerunning import task_rerun, text_rerun
+from gate.verdict.soundness import check_baseline
+from gate.verdict.speed import UNCLEAR, compare_speed
+from gate.verdict.tasks import Early, compare_task, paired_results
 from gate.verdict.texts import UNQUANTIZED_BITS, compare_perplexity
 
 
@@ -22,19 +27,22 @@ def compare(
 
     Raises:
         BaselineMismatchError: The baseline lacks a metric, or measured other documents.
-        BaselineError: The baseline leaves too small a budget to gate on.
+        BaselineError: The baseline leaves too small a budget to gate on, or is broken.
         SettingsError: A metric that the task does not have, or a limit that must be given.
     """
-    check_budgets(settings, baseline)
-    early = Early(candidate.seed, len(stopping.gating_metrics(settings, baseline)))
+    check_baseline(settings, baseline)
+    early = Early(candidate.seed, len(stopping.gating_metrics(settings, baseline)), settings)
     bits = UNQUANTIZED_BITS if candidate.format is None else weight_bits
     found: dict[tuple[str, str], Comparison] = {}
     for metric in settings.metrics:
         if isinstance(metric, PerplexityMetric):
-            made = [compare_perplexity(metric, baseline, candidate, bits)]
+            if metric.advisory and candidate.perplexity(metric.perplexity.label) is None:
+                continue  # longer windows than the model's context
+            made = [text_rerun(compare_perplexity(metric, baseline, candidate, bits), baseline)]
+            made += compare_drift(metric, baseline, candidate)
         else:
             made = [
-                compare_task(metric, base, result, early)
+                task_rerun(compare_task(metric, base, result, early), baseline, base)
                 for base, result in paired_results(metric, baseline, candidate)
             ]
         for comparison in made:
@@ -42,4 +50,10 @@ def compare(
             # A metric may come twice: by name with a limit, and among all of its task's.
             if key not in found or found[key].outcome is None:
                 found[key] = comparison
-    return tuple(by_policy(comparison, settings.borderline) for comparison in found.values())
+    together = combined(settings, baseline, candidate, found, early)
+    judged = [by_policy(comparison, settings.borderline) for comparison in together]
+    if candidate.throughput is not None:
+        limits = settings.speed or Speed()
+        speeds = compare_speed(limits, baseline.throughput, candidate.throughput)
+        judged += [by_policy(speed, settings.borderline, UNCLEAR) for speed in speeds]
+    return tuple(judged)

@@ -8,11 +8,14 @@ from gate.records import (
     LintResult,
     Verdict,
 )
+from gate.verdict.combining import TOGETHER
+from gate.verdict.drifting import DRIFT
 from gate.verdict.sentences import (
     degenerate,
     nothing_gates,
     what_helps,
 )
+from gate.verdict.speed import FASTER, RUN_MORE, SPEED
 from gate.verdict.texts import PERPLEXITY
 
 MEASURE_MORE = (
@@ -49,9 +52,9 @@ def decide(
     gating = [comparison for comparison in comparisons if comparison.outcome is not None]
     failed = [comparison for comparison in gating if comparison.outcome != "pass"]
     # Beside one that failed, another may not have been settled any more.
-    failed.sort(key=lambda comparison: comparison.outcome != "fail")
-    # What decides comes first; of metrics that pass, those that hardly do.
-    ordered = failed or sorted(gating, key=lambda comparison: not comparison.borderline)
+    failed.sort(key=lambda found: (found.outcome != "fail", found.task not in TOGETHER))
+    # What decides comes first: suites together, and of metrics that pass, those that hardly do.
+    ordered = failed or sorted(gating, key=lambda c: (c.task not in TOGETHER, not c.borderline))
     reasons = tuple(comparison.reason for comparison in ordered)
     if not failed:
         return Verdict(
@@ -61,13 +64,21 @@ def decide(
             stage="evaluation" if comparisons else "lint",
             comparisons=tuple(comparisons),
         )
-    only_perplexity = all(comparison.task == PERPLEXITY for comparison in failed)
-    outcome = failed[0].outcome or "fail"
-    fix = what_helps(lint, "Check that the candidate was made from the baseline's model.")
+    only_perplexity = all(comparison.task in {PERPLEXITY, DRIFT} for comparison in failed)
     return Verdict(
-        outcome=outcome,
+        outcome=failed[0].outcome or "fail",
         reasons=reasons,
-        fix=fix if outcome == "fail" else MEASURE_MORE,
+        fix=_fix(lint, failed),
         stage="perplexity" if only_perplexity else "evaluation",
         comparisons=tuple(comparisons),
     )
+
+
+def _fix(lint: LintResult, failed: Sequence[Comparison]) -> str:
+    """What helps against metrics that did not pass, the one that decides first."""
+    slow = all(found.task == SPEED for found in failed)
+    if failed[0].outcome == "inconclusive":
+        return RUN_MORE if slow else MEASURE_MORE
+    if slow:
+        return FASTER
+    return what_helps(lint, "Check that the candidate was made from the baseline's model.")

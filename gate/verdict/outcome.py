@@ -16,7 +16,7 @@ def judged(passed: bool) -> Outcome:
     return "pass" if passed else "fail"
 
 
-def straddles(interval: paired.Interval, limit: Decimal) -> bool:
+def straddles(interval: paired.Interval, limit: Decimal | float) -> bool:
     """Whether the interval holds the limit: these documents cannot tell the two sides apart."""
     return interval.low <= float(limit) <= interval.high
 
@@ -26,12 +26,16 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def by_policy(comparison: Comparison, policy: Borderline) -> Comparison:
+def by_policy(
+    comparison: Comparison,
+    policy: Borderline,
+    why: str = "the limit is inside its 95 % interval",
+) -> Comparison:
     """What the settings make of a metric whose interval holds the limit."""
-    if policy == "point" or not comparison.borderline or comparison.outcome is None:
+    if policy in {"point", "escalate"} or not comparison.borderline or comparison.outcome is None:
         return comparison
     outcome: Outcome = "fail" if policy == "block" else "inconclusive"
     if outcome == comparison.outcome:
         return comparison
-    reason = f"{comparison.reason}; the limit is inside its 95 % interval (borderline: {policy})"
+    reason = f"{comparison.reason}; {why} (borderline: {policy})"
     return comparison.model_copy(update={"outcome": outcome, "reason": reason})

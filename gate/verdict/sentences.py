@@ -11,6 +11,7 @@ from gate.records import (
     Comparison,
     EvalResult,
     LintResult,
+    Outcome,
 )
 from gate.stats import paired
 from gate.stats.sequential import Settled
@@ -35,7 +36,11 @@ def points(value: float) -> str:
 
 
 def budget_sentence(
-    name: str, allowed: float | None, moved: paired.Change, retention: float
+    name: str,
+    allowed: float | None,
+    moved: paired.Change,
+    retention: float,
+    min_score: Decimal | None = None,
 ) -> str:
     """For example: "ifeval acc: may lose 20 net, lost 12 (28 lost, 16 gained); 0.970 retained"."""
     if math.isnan(moved.net_loss):
@@ -43,6 +48,8 @@ def budget_sentence(
     net = moved.net_loss
     did = f"gained {points(-net)}" if net < 0 else f"lost {points(net)}"
     may = f"may lose {points(float(allowed))} net, " if allowed is not None else ""
+    if may and min_score is not None:
+        may = f"may lose {points(float(allowed or 0))} net to a score of {min_score}, "
     sides = f"({points(moved.losses)} lost, {points(moved.gains)} gained)"
     share = f"; {retention:.3f} of the baseline" if math.isfinite(retention) else ""
     return f"{name}: {may}{did}{' net' if not may else ''} {sides}{share}"
@@ -79,6 +86,16 @@ def ratio_sentence(
         f"perplexity on {name} is {ratio:.{digits}f} times the baseline's "
         f"({baseline:.2f} to {candidate:.2f}){allowed}"
     )
+
+
+def early_ratio_sentence(
+    sentence: str, outcome: Outcome | None, asked: tuple[int, int], tail: float
+) -> str:
+    """For example: "perplexity on x is ...; FAIL after 16 of 56 windows, 99.9% sure"."""
+    seen, planned = asked
+    if outcome != "fail":
+        return f"{sentence}; not settled after {seen:,} of {planned:,} windows"
+    return f"{sentence}; FAIL after {seen:,} of {planned:,} windows, {1 - tail:.1%} sure"
 
 
 def degenerate(answer: CanaryAnswer) -> str:

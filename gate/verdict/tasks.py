@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from fractions import Fraction
 from typing import NamedTuple, Self
 
 from gate import evaluate, stopping
-from gate.errors import BaselineError, BaselineMismatchError, SettingsError
+from gate.errors import BaselineMismatchError, SettingsError
 from gate.records import (
     Comparison,
     EvalResult,
@@ -19,54 +21,8 @@ from gate.verdict.outcome import finite, judged, straddles
 from gate.verdict.sentences import (
     budget_sentence,
     early_sentence,
-    eval_hint,
     missing,
-    points,
 )
-
-MIN_BUDGET = 5
-"""Fewer points than this and one document's luck decides.
-
-Source: docs/statistics.md; at a retention limit of 0.95 it asks for 100 points.
-"""
-
-
-def check_budgets(settings: Settings, baseline: EvalResult) -> None:
-    """Refuse to gate on so few points that chance decides. Needs no candidate.
-
-    Raises:
-        BaselineError: A gating metric's budget is under five points.
-        BaselineMismatchError: The baseline lacks a gating metric.
-    """
-    for metric in settings.task_metrics:
-        if metric.min_retention is None or metric.metric is None:
-            continue
-        result = baseline.task(metric.task, metric.metric, metric.filter)
-        if result is None:
-            raise missing(baseline, f"{metric.task} {metric.metric}")
-        reached = paired.total([sample.score for sample in result.samples])
-        name = f"{metric.task} {result.label}"
-        if not math.isfinite(reached):
-            raise BaselineError(
-                f"{name}: the baseline's score is not a number", eval_hint(baseline)
-            )
-        allowed = paired.budget(reached, metric.min_retention)
-        if allowed >= MIN_BUDGET:
-            continue
-        needed = (
-            math.ceil(MIN_BUDGET / (1 - metric.min_retention)) if metric.min_retention < 1 else 0
-        )
-        raise BaselineError(
-            f"{name} cannot gate: the baseline has {points(reached)} points, of which "
-            f"{metric.min_retention} must be kept, so {max(allowed, 0)} may be lost net; under "
-            f"{MIN_BUDGET}, chance decides",
-            (
-                f"Evaluate more documents (the baseline needs {needed} points), "
-                if needed
-                else "Ask for less than the whole baseline, "
-            )
-            + "or remove min_retention, which makes the metric advisory.",
-        )
 
 
 def paired_results(
@@ -92,10 +48,17 @@ def paired_results(
 
 
 class Early(NamedTuple):
-    """What the verdict on a task that was stopped early hangs on: the order, and how many gate."""
+    """What the verdict on a task that was stopped early hangs on.
+
+    Attributes:
+        seed: Of the order.
+        gating: How many metrics gate.
+        settings: Which say by which limit a task is stopped.
+    """
 
     seed: str
     gating: int
+    settings: Settings
 
 
 class _Pairs(NamedTuple):
@@ -126,9 +89,16 @@ class _Pairs(NamedTuple):
 
 
 class _Decision(NamedTuple):
-    """What a limit makes of a metric; nothing for one without."""
+    """What a limit makes of a metric; nothing for one without.
 
-    allowed: float | None = None
+    Attributes:
+        limit: The share to be kept, by which it was decided.
+        min_score: The score to be reached, where that is the stricter limit.
+    """
+
+    limit: Decimal | None = None
+    min_score: Decimal | None = None
+    allowed: int | float | None = None
     outcome: Outcome | None = None
     borderline: bool = False
     reason: str | None = None
@@ -141,7 +111,9 @@ def compare_task(
     pairs = _Pairs.of(baseline, candidate)
     base, moved, interval = pairs.base, pairs.moved, pairs.interval
     decision = _decision(metric, pairs, early)
-    sentence = budget_sentence(pairs.name, decision.allowed, moved, interval.value)
+    sentence = budget_sentence(
+        pairs.name, decision.allowed, moved, interval.value, decision.min_score
+    )
     return Comparison(
         task=candidate.task,
         metric=candidate.label,
@@ -151,7 +123,8 @@ def compare_task(
         retention=interval.value,
         ci_low=finite(interval.low),
         ci_high=finite(interval.high),
-        threshold=metric.min_retention,
+        threshold=decision.limit,
+        min_score=decision.min_score,
         n=len(base.samples),
         budget=decision.allowed,
         higher_is_better=candidate.higher_is_better,
@@ -160,7 +133,11 @@ def compare_task(
         gains=moved.gains,
         flips=moved.flips,
         noise=pairs.noise,
-        method="points lost net <= (1 - min_retention) * the baseline's points",
+        method=(
+            "points lost net <= (1 - min_retention) * the baseline's points"
+            if decision.min_score is None
+            else "points lost net <= what the baseline has beyond min_score"
+        ),
         outcome=decision.outcome,
         borderline=decision.borderline,
         early_stop=candidate.early_stop,
@@ -170,25 +147,44 @@ def compare_task(
 
 def _decision(metric: TaskMetric, pairs: _Pairs, early: Early) -> _Decision:
     """The rule on all documents, or what it is settled to say of a task that was stopped."""
-    limit, candidate = metric.min_retention, pairs.candidate
-    if limit is None:
+    candidate = pairs.candidate
+    stopped = candidate.early_stop
+    timed_out = stopped is not None and stopped.outcome is None
+    if not metric.gates or timed_out:
         return _Decision()
+    if stopped is not None:
+        metric = stopping.binding(early.settings, metric)
     scores = [s.score for s in (*pairs.base.samples, *candidate.samples)]
     whole = all(score.is_integer() for score in scores if math.isfinite(score))
-    reached = paired.total([sample.score for sample in pairs.whole.samples])
-    allowed = paired.budget(reached, limit) if whole else float(paired.allowance(reached, limit))
-    stopped = candidate.early_stop
+    exact = stopping.allowance(metric, pairs.whole)
+    allowed = math.floor(exact) if whole else float(exact)
+    limit, min_score = metric.min_retention, metric.min_score
+    if min_score is not None and limit is not None:
+        alone = metric.model_copy(update={"min_score": None})
+        min_score = min_score if exact < stopping.allowance(alone, pairs.whole) else None
     if stopped is None:
-        # An error rate is mirrored: where 0.95 is to be kept, 1.05 is the most it may be.
-        bound = limit if candidate.higher_is_better else 2 - limit
         outcome = judged(pairs.moved.net_loss <= allowed)
-        return _Decision(allowed, outcome, straddles(pairs.interval, bound))
+        borderline = straddles(pairs.interval, _bound(exact, pairs.whole))
+        return _Decision(limit, min_score, allowed, outcome, borderline)
     ids = [sample.doc_id for sample in pairs.whole.samples]
     order = evaluate.order(ids, early.seed, candidate.task)
     settled = stopping.settled(metric, pairs.whole, candidate, order, early.gating)
     asked_of = len(candidate.samples), stopped.n_planned
     reason = early_sentence(pairs.name, settled, pairs.moved, allowed, asked_of)
-    return _Decision(allowed, settled.outcome if settled else "inconclusive", False, reason)
+    outcome = settled.outcome if settled else "inconclusive"
+    return _Decision(limit, min_score, allowed, outcome, False, reason)
+
+
+def _bound(allowed: Fraction, baseline: TaskResult) -> float:
+    """The retention at which nothing of the allowance is left; NaN for a baseline of nothing.
+
+    An error rate is mirrored: where 0.95 is to be kept, 1.05 is the most it may be.
+    """
+    reached = paired.total([sample.score for sample in baseline.samples])
+    if not reached > 0:
+        return math.nan
+    lost = float(allowed / Fraction(reached))
+    return 1 - lost if baseline.higher_is_better else 1 + lost
 
 
 def _require_pairs(

@@ -152,9 +152,9 @@ def test_1_fail_on_perplexity_with_full_measures_everything(case: Case) -> None:
 
 
 def test_1_fail_on_the_canary_shows_both_answers(case: Case) -> None:
-    text = said(gate(case(answer="again and " * 100), "check", "quantized_model"), 0)
-    assert text.startswith("PASS"), "the baseline repeats itself as well"
     directory = case(answer="again and " * 100)
+    text = said(gate(directory, "check", "quantized_model"), 3)
+    assert "200 of its 200 answers to ifeval" in text, "the baseline repeats itself as well"
     stored = records.read(directory / "baselines" / "base.json", EvalResult)
     sound = [Answer(doc_id=i, text=SOUND, tokens=9, finish="stop") for i in range(200)]
     records.write(

@@ -25,7 +25,7 @@ checkpoints:
   - path: "**"
     reference: {reference}
 metrics:
-  - perplexity: {{file: topics.txt, window: 512, windows: 6}}
+  - perplexity: {{file: topics.txt, window: 128, windows: 24}}
     max_ratio: 1.10
 """
 
@@ -77,7 +77,10 @@ def judged(
 
 
 def test_the_original_passes_against_its_own_baseline(judged, export) -> None:
-    assert "1.000 times" in judged(export("bf16"), 0).splitlines()[1]
+    text = judged(export("bf16"), 0)
+    assert "1.000 times" in text.splitlines()[1]
+    drifted = text.partition("Drift from the baseline")[2]
+    assert "0.0000 ± 0.0000" in drifted and "100.0%" in drifted and "0 / 0" in drifted
 
 
 def test_the_fp8_export_passes(judged, export) -> None:
@@ -85,13 +88,16 @@ def test_the_fp8_export_passes(judged, export) -> None:
     assert text.startswith("PASS")
     assert "FP8 static" in text
     assert "Rounding floor" in text
+    assert "Drift from the baseline" in text
+    assert "a lower bound" in text and "top 64" in text
 
 
 def test_the_nvfp4_export_fails_on_perplexity(judged, export) -> None:
     text = judged(export("nvfp4"), 1)
     assert text.startswith("FAIL")
     assert "perplexity" in text.splitlines()[1]
-    assert text.splitlines()[2].startswith("Fix:")
+    assert "FAIL after 16 of 24 windows, 99.9% sure" in " ".join(text.split())
+    assert "Fix:" in text
 
 
 def test_exchanged_scales_fail(judged, export, tmp_path: Path) -> None:
@@ -106,7 +112,9 @@ def test_exchanged_scales_fail(judged, export, tmp_path: Path) -> None:
             tensors[name], tensors[other] = tensors[other], tensors[name]
 
     edit_tensors(path, exchange)
-    assert judged(path, 1).startswith("FAIL")
+    text = judged(path, 1)
+    assert text.startswith("FAIL")
+    assert "EARLY" in text and "16 of 24 windows" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(

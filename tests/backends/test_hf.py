@@ -83,7 +83,7 @@ def decoded_copy(path: Path, to: Path) -> Path:
 
 
 def logits(loaded: Hf, windows: np.ndarray = WINDOWS) -> Any:
-    return loaded._logits(windows)
+    return next(loaded._forward([windows]))
 
 
 @pytest.mark.parametrize("recipe", ["FP8_DEFAULT", "NVFP4_DEFAULT"])
@@ -212,7 +212,7 @@ def share(ours: Hf, theirs: Any) -> None:
 def test_reads_windows_like_the_model(exported: Any) -> None:
     """Log-probabilities of every token but the first, float32, windows independent."""
     with backend(exported("llama", "NVFP4_DEFAULT"), "emulate") as loaded:
-        ours = loaded.logprobs(WINDOWS)
+        ours = loaded.read(WINDOWS).logprobs
         assert (ours.dtype, ours.shape) == (np.float32, (3, 31))
         full = logits(loaded).float().log_softmax(-1).cpu()
         for row, column in ((0, 0), (1, 7), (2, 30)):
@@ -233,7 +233,7 @@ def test_nothing_to_round_has_no_floor(exported: Any) -> None:
 def test_dynamic_inputs_need_no_stored_scale(exported: Any) -> None:
     with backend(exported("llama", "FP8_PER_CHANNEL_PER_TOKEN"), "emulate") as loaded:
         assert len(loaded.quantizers) == 14 and loaded.kernel.endswith("FP8 dynamic")
-        assert np.isfinite(loaded.logprobs(WINDOWS)).all()
+        assert np.isfinite(loaded.read(WINDOWS).logprobs).all()
 
 
 def test_generation_config_is_the_checkpoints(changed: Path, tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_logits_that_are_not_finite_end_the_run(value: float, changed: Path) -> 
     """Generated ones are looked at by the harness."""
     edit_weights(changed, lambda tensors: tensors["lm_head.weight"].fill_(value))
     with backend(changed) as loaded, pytest.raises(NonFiniteLogitsError):
-        loaded.logprobs(WINDOWS)
+        loaded.read(WINDOWS)
 
 
 @pytest.mark.parametrize(
@@ -379,10 +379,10 @@ def test_memory_that_runs_out_is_told_apart(
 
         monkeypatch.setattr(loaded.model, "forward", fail)
         with pytest.raises(OutOfMemoryError, match="3 windows"):
-            loaded.logprobs(WINDOWS)
+            loaded.read(WINDOWS)
         error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
         with pytest.raises(RuntimeError, match="mat1"):
-            loaded.logprobs(WINDOWS)
+            loaded.read(WINDOWS)
 
 
 @pytest.fixture

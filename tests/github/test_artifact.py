@@ -323,7 +323,7 @@ def test_every_field_of_a_report_is_made_anew_or_left_out() -> None:
     assert set(Report.model_fields) == {
         "schema_version", "gate_version", "checkpoint", "revision", "files", "command", "settings",
         "lint", "size", "evaluation", "baseline", "verdict", "flips", "instructions",
-        "private_tasks", "policy", "reused_from", "date", "duration_s",
+        "private_tasks", "policy", "policy_digest", "digests", "reused_from", "date", "duration_s",
     }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from gate.reports.wording import plain
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 ENDINGS = {
     "text": "txt", "markdown": "md", "json": "json", "sarif": "sarif", "github": "github.txt",
+    "junit": "junit.xml",
 }  # fmt: skip
 BREAK = "\N{ZERO WIDTH SPACE}"
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])

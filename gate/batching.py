@@ -1,0 +1,39 @@
+"""Which documents run together, worked out before any of them does.
+
+A batch's composition changes BF16 answers, so it hangs on nothing but the committed order, the
+prompts' lengths and the batch size: a run that was killed goes on with the batches that it would
+have made.
+"""
+
+from collections.abc import Callable, Sequence
+
+BLOCKS = 8
+"""A task that may be stopped is sorted in parts of at most one in so many.
+
+Source: simulated, docs/statistics.md: with more in flight, most of a task runs before the first
+documents of its order are complete.
+"""
+
+
+def blocks(order: Sequence[int], done: int, size: int) -> list[list[int]]:
+    """The rest of a task in committed order, cut where it is well asked whether to stop.
+
+    Blocks double with what was done before them, up to 1/`BLOCKS` of the task: what fails at once
+    is stopped at once, and a long run sorts many documents at a time.
+
+    Args:
+        order: All documents, in committed order.
+        done: How many of them are complete, the first ones.
+        size: Of a batch; blocks hold whole ones.
+    """
+    cuts = []
+    while done < len(order):
+        wanted = min(max(size, done), -(-len(order) // BLOCKS))
+        cuts.append(list(order[done : done + -(-wanted // size) * size]))
+        done += len(cuts[-1])
+    return cuts
+
+
+def longest_first(block: Sequence[int], length: Callable[[int], int]) -> list[int]:
+    """A block by length, so that a batch's prompts are alike; ties stay in committed order."""
+    return sorted(block, key=lambda doc_id: -length(doc_id))

@@ -1,0 +1,32 @@
+"""What a store says of each result that it keeps."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from gate.records.storing import SCHEMA_VERSION, Record, Sha256
+
+Kind = Literal["baseline", "candidate", "report"]
+
+
+class Entry(Record):
+    """One kept document.
+
+    Attributes:
+        key: Whose it is: the SHA-256 of a model's weights.
+        content: SHA-256 of the document.
+        attachments: SHA-256 of each array file that belongs to it.
+        model: What the user named.
+        date: When it was measured.
+        facts: What tells it from others of the same model: suites, template, device, ...
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    kind: Kind
+    key: Sha256
+    content: Sha256
+    attachments: tuple[Sha256, ...] = ()
+    model: str
+    revision: str | None = None
+    date: str
+    facts: dict[str, str] = Field(default={})
