@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from gate import batching
-from gate.drift import Reading
 from gate.errors import OutOfMemoryError
 from gate.journal import Journal
 from gate.records import (
@@ -27,6 +26,8 @@ from gate.speed import Clock, Generated, Workload
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from gate.drift import Reading
 
 
 class Backend(Protocol):
@@ -100,7 +101,7 @@ class Backend(Protocol):
         top: int = 0,
         at: "np.ndarray | None" = None,
         progress: Callable[[int], None] | None = None,
-    ) -> Reading:
+    ) -> "Reading":
         """What the model says of every token but a window's first, given those before it.
 
         Args:
