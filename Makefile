@@ -15,8 +15,9 @@ setup: $(VENV)/installed
 demo: setup
 	$(VENV)/bin/gate demo
 
+# One thread for each of the processes: together they have all cores.
 test: setup
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 test-lowest: $(VENV_LOWEST)/installed
 	$(VENV_LOWEST)/bin/python -m pytest -m model

@@ -6,12 +6,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # A shell that starts a job in the background has it ignore SIGINT, and so would all that is started
 # here; a handler is not inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+def _of_all_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the processes of one run share what is made once."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
@@ -23,15 +30,20 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     from gate import demo
 
     kept = os.environ.get("QUANT_GATE_TEST_CHECKPOINTS")
-    root = Path(kept) if kept else tmp_path_factory.mktemp("checkpoints")
+    root = Path(kept) if kept else _of_all_processes(tmp_path_factory) / "checkpoints"
+    root.mkdir(exist_ok=True)
 
     def make(name: str) -> Path:
         path = root / name
-        if not (path / "config.json").is_file():
-            if name == "bf16":
+        original = make("bf16") if name != "bf16" else None
+        # Whoever waits here finds it finished.
+        with FileLock(f"{path}.lock"):
+            if (path / "config.json").is_file():
+                return path
+            if original is None:
                 demo.make_reference(path)
             else:
-                demo.quantize(make("bf16"), path, name)
+                demo.quantize(original, path, name)
         return path
 
     return make
