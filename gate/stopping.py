@@ -128,7 +128,7 @@ class Stopping:
         return long and alone and settings.borderline in {"point", "escalate"}
 
     def _stop(self, task: str, settled: Settled) -> EarlyStop:
-        sure = "nothing can change it" if settled.certain else f"{1 - ALPHA:.0%} sure"
+        sure = "nothing can change it" if settled.certain else f"{100 * (1 - ALPHA):.0f} % sure"
         return EarlyStop(
             reason=f"{settled.outcome.upper()} of the whole task, {sure}",
             n_planned=self._n[task],

@@ -140,7 +140,7 @@ def _early(comparisons: Sequence[Comparison]) -> str | None:
         return None
     tasks = [
         f"{task}{text and f' on {text}'} after {n:,} of {stop.n_planned:,} "
-        f"{'windows' if text else 'documents'}, {1 - n / stop.n_planned:.0%} saved"
+        f"{'windows' if text else 'documents'}, {100 * (1 - n / stop.n_planned):.0f} % saved"
         + (f", about {wording.duration(stop.seconds_saved)}" if stop.seconds_saved else "")
         for (task, text), (n, stop) in stopped.items()
     ]

@@ -97,7 +97,7 @@ def budget_used(comparison: Comparison) -> str:
     grows = c.threshold is not None and c.budget is None and not c.absolute
     room = float(c.threshold or 1) - 1 if grows else 0.0
     if room > 0 and math.isfinite(c.retention):
-        return f"{max(0.0, c.retention - 1) / room:.0%}"
+        return f"{100 * max(0.0, c.retention - 1) / room:.0f} %"
     return ""
 
 

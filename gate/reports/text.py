@@ -18,6 +18,8 @@ from gate.reports.wording import plain
 
 VERDICT_STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
 MOST_REASONS = 50
+LONGEST_NAME = 32
+"""Columns of a metric's name that are kept together."""
 SEVERITY_STYLE = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
@@ -159,7 +161,7 @@ def _table(header: Sequence[str]) -> Table:
 
 def _styled(cell: str) -> Text:
     """A cell, coloured where it holds a verdict."""
-    text = Text(plain(cell))
+    text = Text(plain(cell, lines=True))
     text.highlight_words(["PASS"], style="green")
     text.highlight_words(["FAIL"], style="bold red")
     text.highlight_words(["BORDERLINE", "INCONCLUSIVE"], style="yellow")
@@ -171,7 +173,11 @@ def _metrics(comparisons: Sequence[Comparison]) -> Table:
     table = _table(metrics.COLUMNS)
     for comparison in comparisons:
         name, *cells = metrics.cells(comparison)
+        cells[-1] = cells[-1].replace(" · ", "\n")
         table.add_row(Text(plain(name)), *(_styled(cell) for cell in cells))
+    words = [len(word) for comparison in comparisons for word in comparison.metric.split()]
+    # A metric's name is cut nowhere before another cell is wrapped.
+    table.columns[0].min_width = min(max(words, default=0), LONGEST_NAME)
     return table
 
 

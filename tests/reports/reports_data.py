@@ -71,7 +71,7 @@ def stopped(candidate: EvalResult, asked: int) -> EvalResult:
     """A candidate whose task ended after so many documents of the committed order."""
     seen = set(order(range(541), candidate.seed, "ifeval")[:asked])
     why = EarlyStop(
-        reason="FAIL of the whole task, 99% sure", n_planned=541, outcome="fail", certain=False
+        reason="FAIL of the whole task, 99 % sure", n_planned=541, outcome="fail", certain=False
     )
     tasks = tuple(
         found.model_copy(
