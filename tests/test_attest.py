@@ -16,7 +16,7 @@ from google.protobuf import json_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from in_toto_attestation.predicates.test_result.v0.test_result_pb2 import (
-    TestResult as TestResultMessage,
+    TestResult as ResultMessage,
 )
 from in_toto_attestation.v1.statement import Statement as InTotoStatement
 
@@ -84,7 +84,7 @@ def figures(statement: Any) -> Any:
 def test_a_statement_is_what_in_toto_parses_strictly(here: Path) -> None:
     value = stated(here / "statement.json")
     predicate = json_format.ParseDict(
-        value["predicate"], TestResultMessage(), ignore_unknown_fields=False
+        value["predicate"], ResultMessage(), ignore_unknown_fields=False
     )
     assert predicate.result == "PASSED"
     assert next(iter(predicate.passed_tests)) == "lint"

@@ -197,6 +197,7 @@ def test_there_has_to_be_something_to_waive(judged: GateRun) -> None:
         (ago(minutes=-30), False),
         ("9999-12-31T23:59:59Z", False),
     ],
+    ids=["4 minutes", "30 minutes", "far"],
 )
 def test_clocks_may_differ_a_little(at: str, counts: bool) -> None:
     found = waive(state(set_by(at=at)))
