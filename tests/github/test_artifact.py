@@ -161,7 +161,7 @@ def test_a_run_that_left_nothing_has_no_verdict() -> None:
         zipped(("run.json", b"1" * 10_000)),
         stored(run(report("a")))[:-30],
     ],
-    ids=lambda archive: archive[30:50].hex(),
+    ids=lambda archive: archive[30:38].hex(),
 )
 def test_an_archive_that_cannot_be_read_is_refused_in_our_own_words(archive: bytes) -> None:
     with pytest.raises(PublishError, match="the fork's report is refused") as refused:
