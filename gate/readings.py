@@ -62,8 +62,13 @@ class Readings:
             for text in texts
         }
 
+    @property
+    def optional(self) -> frozenset[str]:
+        """Labels of the texts without a limit."""
+        return frozenset(m.perplexity.label for m in self.metrics if m.advisory)
+
     def compare_with(self, baseline: EvalResult, directory: Path) -> None:
-        """Take the distributions of a baseline, before a model is loaded.
+        """Take the distributions of a baseline, and leave out what it lacks, before loading.
 
         Args:
             directory: In which the baseline lies.
@@ -71,6 +76,12 @@ class Readings:
         Raises:
             BaselineError: They have a limit, and are missing or damaged.
         """
+        lacking = {name for name in self.optional if baseline.perplexity(name) is None}
+        self.metrics = tuple(m for m in self.metrics if m.perplexity.label not in lacking)
+        self.unread += [
+            f"perplexity on {name}: the baseline has none; gate eval measures it"
+            for name in sorted(lacking)
+        ]
         why = ""
         if self.stored is None and self.settings.top_tokens:
             self.known, why = known_to(baseline, directory)

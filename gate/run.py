@@ -115,6 +115,7 @@ class Run:
             backend=self.settings.backend,
             activations=self.settings.activations,
             tokens_digests=self.readings.digests(self.backend),
+            optional=self.readings.optional,
             device=self.backend.device or None,
             dtype=self.backend.dtype or None,
             versions=self.backend.versions,
@@ -259,8 +260,7 @@ class Run:
 
     def _journal_path(self) -> Path:
         """Named by everything on which a batch's scores depend."""
-        checkpoint = self.subject.checkpoint
-        settings = self.settings
+        checkpoint, settings = self.subject.checkpoint, self.settings
         key = [
             self.digest,
             baseline.config_digest(checkpoint),

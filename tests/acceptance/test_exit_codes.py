@@ -96,6 +96,18 @@ def case(tmp_path: Path) -> Case:
     return make
 
 
+def test_0_a_text_without_a_limit_may_be_missing_in_the_baseline(case: Case) -> None:
+    directory = case(perplexities=[])
+    settings = directory / "quant-gate.yaml"
+    without = SETTINGS.replace("    max_ratio: 1.10\n", "")
+    settings.write_text(without)
+    text = said(gate(directory, "check", "quantized_model"), 0)
+    assert "perplexity on domain.txt: the baseline has none" in text
+    settings.write_text(SETTINGS)
+    text = said(gate(directory, "check", "quantized_model"), 3)
+    assert "it has no perplexity on domain.txt" in text
+
+
 def test_0_pass_with_reports(case: Case) -> None:
     directory = case(candidate=[0.0] * 10 + [1.0] * 190)
     done = gate(
