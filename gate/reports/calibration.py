@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gate.records import Calibration, Rate, Spread
-from gate.reports import text, wording
+from gate.reports import console, wording
 from gate.reports.wording import VERDICTS, plain
 
 
@@ -26,11 +26,11 @@ def render(found: Calibration, *, color: bool = False, width: int = 100) -> str:
     if found.spreads:
         parts.append(_spreads(found.spreads))
     parts.append(Text(f"Took {wording.duration(found.duration_s)}."))
-    return text.rendered(Group(*parts), color, width)
+    return console.rendered(Group(*parts), color, width)
 
 
 def _verdicts(found: Calibration) -> Table:
-    table = text.headed_table()
+    table = console.headed_table()
     for index, name in enumerate(("verdict", "draws" if _drawn(found) else "runs", "share")):
         table.add_column(name, justify="right" if index else "left")
     for outcome, count in sorted(found.outcomes.items(), key=lambda item: -item[1]):
@@ -70,7 +70,7 @@ def _share(rate: Rate) -> str:
 
 
 def _spreads(spreads: Sequence[Spread]) -> Table:
-    table = text.headed_table()
+    table = console.headed_table()
     header = ("metric", "limit", "mean", "standard deviation", "smallest", "largest")
     for index, name in enumerate(header):
         table.add_column(name, justify="right" if index else "left", overflow="fold")

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gate.lint import require_known
-from gate.reports.text import SEVERITY_STYLE, headed_table, rendered
+from gate.reports.console import headed_table, rendered
+from gate.reports.text import SEVERITY_STYLE
 from gate.rule import Rule, sections, summary
 
 READS = {

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gate.records import Entry
-from gate.reports.text import headed_table, rendered
+from gate.reports.console import headed_table, rendered
 from gate.reports.wording import plain
 
 SHORT = 12

@@ -1,19 +1,18 @@
 """The report on a terminal."""
 
-import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from gate.records import CanaryAnswer, Comparison, EvalResult, Finding, Report, Verdict
 from gate.reports import counts, drifts, evidence, findings, metrics, repeats, speed, wording
+from gate.reports.console import facts_grid, headed_table, rendered, styled, table_of, titled
 from gate.reports.wording import plain
 
 VERDICT_STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow"}
@@ -59,7 +58,7 @@ def _report(report: Report) -> list[RenderableType]:
     parts += _canary(verdict.canary)
     parts += [*_lint(report), *_layers(report)]
     facts = [("Lint", findings.summary(report.lint)), *evidence.facts(report.lint)]
-    parts += [Text(), _facts([*facts, *wording.facts(report), ("Repeat", report.command)])]
+    parts += [Text(), facts_grid([*facts, *wording.facts(report), ("Repeat", report.command)])]
     return parts
 
 
@@ -68,7 +67,7 @@ def result(stored: EvalResult, path: Path, *, color: bool = False, width: int = 
     head = Text.assemble(
         ("Measured", "bold"), f"  {plain(stored.model)}; stored in {plain(str(path))}"
     )
-    table = _table(("metric", "value", "standard error", "documents"))
+    table = table_of(("metric", "value", "standard error", "documents"))
     for task in stored.tasks:
         name = plain(f"{task.task} · {task.metric}")
         table.add_row(name, f"{task.value:.4f}", f"{task.stderr:.4f}", str(len(task.samples)))
@@ -83,7 +82,7 @@ def result(stored: EvalResult, path: Path, *, color: bool = False, width: int = 
     facts += repeats.facts(stored)
     facts += [*drifts.facts(stored), *drifts.stored(stored)]
     facts.append(("Took", wording.duration(stored.duration_s)))
-    return rendered(Group(head, table, *_speed(stored), _facts(facts)), color, width)
+    return rendered(Group(head, table, *_speed(stored), facts_grid(facts)), color, width)
 
 
 def variants(
@@ -114,67 +113,15 @@ def variants(
 def _styled_lines(cell: str) -> Text:
     """What is retained goes below the figure itself."""
     value, _, retained = plain(cell).partition(" (")
-    return _styled(value) if not retained else Text(f"{value}\n({retained}")
-
-
-def rendered(content: RenderableType, color: bool, width: int) -> str:
-    """What a terminal shows, without trailing spaces."""
-    out = io.StringIO()
-    console = Console(
-        file=out,
-        width=width,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        highlight=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-    console.print(content)
-    shown = "\n".join(_inert(line.rstrip()) for line in out.getvalue().splitlines()) + "\n"
-    # A table ends with an empty line, and what comes next may begin with one.
-    return re.sub(r"\n{3,}", "\n\n", shown)
-
-
-def _inert(line: str) -> str:
-    """A line that a GitHub runner does not take for a workflow command."""
-    line = line.replace("##[", "## [")
-    return re.sub(r"^(\s*(?:\x1b\[[0-9;]*m)*):(?=:)", r"\1: ", line)
-
-
-def headed_table() -> Table:
-    """A table with a bold header and one line below it."""
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-
-
-def _table(header: Sequence[str]) -> Table:
-    table = headed_table()
-    for index, name in enumerate(header):
-        last = name == "outcome"
-        table.add_column(
-            Text(plain(name)),
-            justify="left" if index == 0 or last else "right",
-            overflow="fold",
-            min_width=min(10, len(name)),
-        )
-    return table
-
-
-def _styled(cell: str) -> Text:
-    """A cell, coloured where it holds a verdict."""
-    text = Text(plain(cell, lines=True))
-    text.highlight_words(["PASS"], style="green")
-    text.highlight_words(["FAIL"], style="bold red")
-    text.highlight_words(["BORDERLINE", "INCONCLUSIVE"], style="yellow")
-    text.highlight_words(["advisory"], style="dim")
-    return text
+    return styled(value) if not retained else Text(f"{value}\n({retained}")
 
 
 def _metrics(comparisons: Sequence[Comparison]) -> Table:
-    table = _table(metrics.COLUMNS)
+    table = table_of(metrics.COLUMNS)
     for comparison in comparisons:
         name, *cells = metrics.cells(comparison)
         cells[-1] = cells[-1].replace(" · ", "\n")
-        table.add_row(Text(plain(name)), *(_styled(cell) for cell in cells))
+        table.add_row(Text(plain(name)), *(styled(cell) for cell in cells))
     words = [len(word) for comparison in comparisons for word in comparison.metric.split()]
     # A metric's name is cut nowhere before another cell is wrapped.
     table.columns[0].min_width = min(max(words, default=0), LONGEST_NAME)
@@ -188,7 +135,7 @@ def _suites(verdict: Verdict) -> list[RenderableType]:
     for name in metrics.SUITE_COLUMNS:
         table.add_column(Text(name), overflow="fold")
     for row in rows:
-        table.add_row(*(_styled(cell) for cell in row))
+        table.add_row(*(styled(cell) for cell in row))
     return [table] if rows else []
 
 
@@ -205,25 +152,13 @@ def _budgets(comparisons: Sequence[Comparison]) -> list[RenderableType]:
 def _drifts(result: EvalResult | None) -> list[RenderableType]:
     """How far distributions have moved; figures alone mean little."""
     notes = drifts.notes(result) if result is not None else ()
-    return _titled(drifts.TITLE, drifts.COLUMNS, drifts.rows(result), notes)
+    return titled(drifts.TITLE, drifts.COLUMNS, drifts.rows(result), notes)
 
 
 def _speed(result: EvalResult | None) -> list[RenderableType]:
     """Speed and memory, with an empty line below."""
-    parts = _titled(speed.TITLE, speed.COLUMNS, speed.rows(result), speed.notes(result))
+    parts = titled(speed.TITLE, speed.COLUMNS, speed.rows(result), speed.notes(result))
     return [*parts, Text()] if parts else []
-
-
-def _titled(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Iterable[str]
-) -> list[RenderableType]:
-    """A table below its title, and what its figures mean; nothing without rows."""
-    if not rows:
-        return []
-    table = _table(columns)
-    for row in rows:
-        table.add_row(*(Text(plain(cell)) for cell in row))
-    return [Text(), Text(title, style="bold"), table, *(Text(plain(note)) for note in notes)]
 
 
 def _canary(answers: Sequence[CanaryAnswer]) -> list[RenderableType]:
@@ -276,7 +211,7 @@ def _lint(report: Report) -> list[RenderableType]:
 def _layers(report: Report) -> list[RenderableType]:
     """The layers that are farthest from the reference."""
     rows = evidence.layer_rows(report.lint)
-    table = _table(evidence.LAYER_COLUMNS)
+    table = table_of(evidence.LAYER_COLUMNS)
     for row in rows:
         table.add_row(*(Text(plain(cell)) for cell in row))
     return [table] if rows else []
@@ -293,12 +228,3 @@ def _finding(report: Report, finding: Finding) -> Text:
     for detail in findings.details(finding):
         line.append(f"\n{plain(detail)}", style="dim")
     return line
-
-
-def _facts(facts: Sequence[tuple[str, str]]) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, sentence in facts:
-        grid.add_row(name, Text(plain(sentence)))
-    return grid

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from gate.records import Statement
-from gate.reports.text import rendered
+from gate.reports.console import rendered
 from gate.reports.wording import count, plain
 
 
