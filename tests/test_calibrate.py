@@ -80,7 +80,7 @@ def test_a_model_against_itself_shows_false_alarms(tmp_path: Path) -> None:
     found = calibrate.resample(path, path, SETTINGS, 50)
     assert found.same_model
     said = calibration.render(found)
-    assert "False alarms: 0 of 50 (0.0%, 95 % interval 0.0% to 7.1%)" in said
+    assert "False alarms: 0 of 50 (0.0 %, 95 % interval 0.0 to 7.1 %)" in said
     assert "False alarms" not in calibration.render(drawn(tmp_path, candidate(2), draws=5))
 
 

@@ -69,9 +69,9 @@ def test_the_probability_that_a_rerun_is_judged_otherwise(lost, outcome, flips) 
 def test_it_is_said_beside_the_verdict_in_one_sentence() -> None:
     said = repeats.rerun(compared(12, again(0.02)))
     assert said is not None
-    assert "ifeval inst_level_strict_acc on the other side of its limit in 0.5% of cases" in said
-    assert "differ on 2.0% of documents" in said
-    assert "in under 0.1% of cases" in str(repeats.rerun(compared(0, again(0.002))))
+    assert "ifeval inst_level_strict_acc on the other side of its limit in 0.5 % of cases" in said
+    assert "differ on 2.0 % of documents" in said
+    assert "in under 0.1 % of cases" in str(repeats.rerun(compared(0, again(0.002))))
 
 
 def test_runs_that_agreed_bound_the_probability() -> None:
@@ -79,7 +79,7 @@ def test_runs_that_agreed_bound_the_probability() -> None:
     # Three in 541: a share that two runs which agree do not exclude.
     assert found.rerun_flips == pytest.approx(0.193, abs=0.001)
     said = str(repeats.rerun(found))
-    assert "in at most 19.3% of cases" in said
+    assert "in at most 19.3 % of cases" in said
     assert "2 runs agreed on every document" in said
 
 
@@ -132,4 +132,4 @@ def test_a_perplexity_is_told_of_where_it_is_that_close() -> None:
     assert far.rerun_flips == pytest.approx(0, abs=1e-9)
     assert repeats.rerun(far) is None
     assert close.rerun_flips == pytest.approx(0.42, abs=0.1)
-    assert "differ on 100.0% of windows" in str(repeats.rerun(close))
+    assert "differ on 100.0 % of windows" in str(repeats.rerun(close))

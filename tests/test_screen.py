@@ -129,7 +129,7 @@ def test_a_candidate_beyond_the_limit_ends_after_sixteen_windows(stored: EvalRes
     assert (found.early_stop.n_planned, found.early_stop.certain) == (40, False)
     assert (comparison.outcome, comparison.n) == ("fail", 16)
     assert comparison.early_stop == found.early_stop
-    assert comparison.reason.endswith("FAIL after 16 of 40 windows, 99.9% sure")
+    assert comparison.reason.endswith("FAIL after 16 of 40 windows, 99.9 % sure")
     assert comparison.retention == pytest.approx(np.exp(0.3), rel=1e-4)
     decided = verdict.decide(results_lint(), verdict.compare(settings(), stored, result, 8))
     assert (decided.outcome, decided.stage) == ("fail", "perplexity")

@@ -34,7 +34,7 @@ def _verdicts(found: Calibration) -> Table:
     for index, name in enumerate(("verdict", "draws" if _drawn(found) else "runs", "share")):
         table.add_column(name, justify="right" if index else "left")
     for outcome, count in sorted(found.outcomes.items(), key=lambda item: -item[1]):
-        table.add_row(VERDICTS[outcome], f"{count:,}", f"{count / found.differing.n:.1%}")
+        table.add_row(VERDICTS[outcome], f"{count:,}", f"{100 * (count / found.differing.n):.1f} %")
     return table
 
 
@@ -62,11 +62,10 @@ def _sentences(found: Calibration) -> Iterator[str]:
 
 
 def _share(rate: Rate) -> str:
-    """For example: "1 of 20 (5.0%, 95 % interval 0.1% to 24.9%)"."""
-    share = f"{rate.count / rate.n:.1%}" if rate.n else "none"
-    return (
-        f"{rate.count:,} of {rate.n:,} ({share}, 95 % interval {rate.low:.1%} to {rate.high:.1%})"
-    )
+    """For example: "1 of 20 (5.0 %, 95 % interval 0.1 to 24.9 %)"."""
+    share = f"{100 * rate.count / rate.n:.1f} %" if rate.n else "none"
+    interval = f"{100 * rate.low:.1f} to {100 * rate.high:.1f} %"
+    return f"{rate.count:,} of {rate.n:,} ({share}, 95 % interval {interval})"
 
 
 def _spreads(spreads: Sequence[Spread]) -> Table:

@@ -32,7 +32,7 @@ def _row(drift: Drift) -> tuple[str, ...]:
         f"{drift.kl:.4f}{error}",
         f"{drift.kl_p99:.3f}",
         f"{drift.kl_max:.2f}",
-        f"{drift.same_top:.1%}",
+        f"{100 * drift.same_top:.1f} %",
         f"{drift.losses:,} / {drift.gains:,}",
     )
 

@@ -20,17 +20,17 @@ def rerun(comparison: Comparison) -> str | None:
     else:
         bound = "under " if flips < MIN_SHARE else ""
         what = "documents" if task else "windows"
-        why = f"the baseline's own runs differ on {seen.flips:.1%} of {what}"
+        why = f"the baseline's own runs differ on {100 * seen.flips:.1f} % of {what}"
     return (
         f"Another run would put {comparison.task} {comparison.metric} on the other side of "
-        f"its limit in {bound}{max(flips, MIN_SHARE):.1%} of cases ({why})."
+        f"its limit in {bound}{100 * max(flips, MIN_SHARE):.1f} % of cases ({why})."
     )
 
 
 def facts(result: EvalResult) -> list[tuple[str, str]]:
     """How far the model differed from itself, where it was run again."""
     told = [
-        f"{seen.task} {seen.metric} differs on {seen.flips:.1%} of {seen.n:,}"
+        f"{seen.task} {seen.metric} differs on {100 * seen.flips:.1f} % of {seen.n:,}"
         for seen in result.reruns
     ]
     return [(f"{result.reruns[0].runs} runs", "; ".join(told))] if told else []

@@ -125,7 +125,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
             (
                 "Rounding floor",
                 f"a last-bit change of rounding alone moves the model by KL {floor.kl:.2g} nats "
-                f"({floor.codes_changed:.2%} of activation codes, {floor.tokens:,} tokens)",
+                f"({100 * floor.codes_changed:.2f} % of activation codes, {floor.tokens:,} tokens)",
             )
         )
     if result is not None:

@@ -52,7 +52,7 @@ class TypeFallback(Rule):
         if census.most_common(1)[0][0] in wanted:
             return
         total = sum(census.values())
-        shares = ", ".join(f"{kind} {n / total:.0%}" for kind, n in census.most_common(4))
+        shares = ", ".join(f"{kind} {100 * (n / total):.0f} %" for kind, n in census.most_common(4))
         yield self.finding(
             f"the file is labelled {label}; its weights are {shares}{_reason(matrices, wanted)}",
             "Choose a type whose blocks divide the rows, or name the file after its content.",

@@ -96,8 +96,8 @@ def _same_top(name: str, found: Drift, limit: Decimal) -> Comparison:
         passed=math.isfinite(found.same_top) and found.same_top >= limit,
         method="share of tokens with the same most likely token >= min_same_top",
         reason=(
-            f"the most likely token is the baseline's for {found.same_top:.2%} of {name}; at "
-            f"least {limit:%} is required"
+            f"the most likely token is the baseline's for {100 * found.same_top:.2f} % of {name}; "
+            f"at least {100 * limit} % is required"
         ),
     )
 

@@ -91,11 +91,11 @@ def ratio_sentence(
 def early_ratio_sentence(
     sentence: str, outcome: Outcome | None, asked: tuple[int, int], tail: float
 ) -> str:
-    """For example: "perplexity on x is ...; FAIL after 16 of 56 windows, 99.9% sure"."""
+    """For example: "perplexity on x is ...; FAIL after 16 of 56 windows, 99.9 % sure"."""
     seen, planned = asked
     if outcome != "fail":
         return f"{sentence}; not settled after {seen:,} of {planned:,} windows"
-    return f"{sentence}; FAIL after {seen:,} of {planned:,} windows, {1 - tail:.1%} sure"
+    return f"{sentence}; FAIL after {seen:,} of {planned:,} windows, {100 * (1 - tail):.1f} % sure"
 
 
 def degenerate(answer: CanaryAnswer) -> str:

@@ -75,7 +75,7 @@ def condemned(
         if not _above(_ratio(base, result, SCREEN_TAIL), limit):
             return None
         return EarlyStop(
-            reason=f"FAIL of the whole text, {1 - SCREEN_TAIL:.1%} sure",
+            reason=f"FAIL of the whole text, {100 * (1 - SCREEN_TAIL):.1f} % sure",
             n_planned=n_planned,
             outcome="fail",
             certain=False,

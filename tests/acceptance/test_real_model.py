@@ -80,7 +80,7 @@ def test_the_original_passes_against_its_own_baseline(judged, export) -> None:
     text = judged(export("bf16"), 0)
     assert "1.000 times" in text.splitlines()[1]
     drifted = text.partition("Drift from the baseline")[2]
-    assert "0.0000 ± 0.0000" in drifted and "100.0%" in drifted and "0 / 0" in drifted
+    assert "0.0000 ± 0.0000" in drifted and "100.0 %" in drifted and "0 / 0" in drifted
 
 
 def test_the_fp8_export_passes(judged, export) -> None:
@@ -96,7 +96,7 @@ def test_the_nvfp4_export_fails_on_perplexity(judged, export) -> None:
     text = judged(export("nvfp4"), 1)
     assert text.startswith("FAIL")
     assert "perplexity" in text.splitlines()[1]
-    assert "FAIL after 16 of 24 windows, 99.9% sure" in " ".join(text.split())
+    assert "FAIL after 16 of 24 windows, 99.9 % sure" in " ".join(text.split())
     assert "Fix:" in text
 
 

@@ -50,7 +50,7 @@ def test_every_form_shows_the_table(form: str) -> None:
     shown = FORMS[form](report(drift(), answers, rounding_floor=floor))
     flat = " ".join(shown.replace("\N{NO-BREAK SPACE}", " ").replace("\\", "").split())
     assert "Drift from the baseline" in flat
-    for figure in ("28,616", "0.0312 ± 0.0009", "0.281", "4.90", "88.5%", "530 / 466"):
+    for figure in ("28,616", "0.0312 ± 0.0009", "0.281", "4.90", "88.5 %", "530 / 466"):
         assert figure in flat
     assert "answers to ifeval" in flat
     assert "a lower bound (top 64 tokens of the baseline, the rest as one)" in flat
