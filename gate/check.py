@@ -12,7 +12,6 @@ from gate import (
     baseline,
     baselines,
     flips,
-    hub,
     privacy,
     reuse,
     store,
@@ -23,7 +22,7 @@ from gate.errors import BaselineMissingError, CheckpointError, NonFiniteLogitsEr
 from gate.quantization import require_decodable
 from gate.records import BaselineInfo, EvalResult, Report, Verdict
 from gate.repeat import repeated
-from gate.request import Look, Request, Subject
+from gate.request import Request, Subject
 from gate.reuse import Kept
 from gate.run import Run, cache_directory
 from gate.settings import CheckpointRule
@@ -65,7 +64,7 @@ def prepared(request: Request) -> tuple[Run, EvalResult, BaselineInfo]:
 
 def check(request: Request) -> Report:
     """Judge a checkpoint from its bytes to the verdict, or by a kept verdict about the same."""
-    subject = _open(request)
+    subject = subjects.alone(request)
     _refuse_unfetched(subject)
     kept = Kept(cache_directory() / "verdicts", request, subject)
     known = kept.report()
@@ -141,7 +140,7 @@ def _sound(request: Request) -> Subject:
     Raises:
         CheckpointError: Static validation found errors.
     """
-    subject = _open(request)
+    subject = subjects.alone(request)
     if subject.lint.errors:
         first = subject.lint.errors[0]
         raise CheckpointError(
@@ -150,16 +149,6 @@ def _sound(request: Request) -> Subject:
         )
     require_decodable(subject.checkpoint, subject.form)
     return subject
-
-
-def _open(request: Request) -> Subject:
-    """The checkpoint, all of it on this machine."""
-    named = request.checkpoint
-    if named.endswith(subjects.WHOLE) and Path(named).is_file():
-        (chosen,) = subjects.choose([named])
-    else:
-        chosen = subjects.Chosen(hub.resolve(named))
-    return subjects.opened(request, chosen, Look())
 
 
 def _refuse_unfetched(subject: Subject) -> None:

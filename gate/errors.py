@@ -15,6 +15,7 @@ could be judged::
         OutOfMemoryError        3   the driver halves the batch first
         NonFiniteLogitsError    3   for a candidate, the driver makes it a FAIL
       AttestError               3   a report does not speak of these bytes, or not of all
+      ImportedError             3   another evaluator's log cannot be taken over
       StoreError                3   kept results cannot be read or written
       GitError                  3   git has no answer, or not that commit
       PublishError              3   a report could not be delivered
@@ -94,6 +95,10 @@ class NonFiniteLogitsError(BackendError):
 
 class AttestError(GateError):
     """A report cannot be turned into a statement about these files."""
+
+
+class ImportedError(GateError):
+    """What another evaluator logged cannot be read, or not as a result."""
 
 
 class StoreError(GateError):

@@ -122,6 +122,21 @@ def report(
     )
 
 
+def alone(request: Request) -> Subject:
+    """The one checkpoint that a request names, all of it on this machine.
+
+    Raises:
+        SettingsError: The name is no checkpoint's.
+        BackendUnavailableError: The hub or the repository cannot be reached.
+    """
+    named = request.checkpoint
+    if named.endswith(WHOLE) and Path(named).is_file():
+        (chosen,) = choose([named])
+    else:
+        chosen = Chosen(hub.resolve(named))
+    return opened(request, chosen, Look())
+
+
 def opened(request: Request, chosen: Chosen, look: Look) -> Subject:
     """Open a checkpoint, lint it, weigh it."""
     started = time.monotonic()

@@ -32,7 +32,7 @@ SCHEMAS: dict[str, tuple[type[BaseModel], str]] = {
 
 VERBS = (
     "check", "eval", "lint", "compare", "calibrate", "init", "detect", "publish", "bundle",
-    "report", "attest", "verify", "baseline", "explain", "list rules", "doctor", "demo",
+    "report", "attest", "verify", "baseline", "import", "explain", "list rules", "doctor", "demo",
 )  # fmt: skip
 
 

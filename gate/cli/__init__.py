@@ -10,6 +10,7 @@ from gate.cli.bundle import bundle
 from gate.cli.calibrate import calibrate
 from gate.cli.detect import detect
 from gate.cli.evaluation import check, compare, demo, doctor, evaluate
+from gate.cli.importing import import_
 from gate.cli.init import init
 from gate.cli.publish import publish
 from gate.cli.reporting import report
@@ -46,6 +47,7 @@ for command in (
     bundle,
     demo,
     init,
+    import_,
     baseline,
     report,
     attest,
