@@ -7,7 +7,7 @@ from gate import __version__, baseline, subjects
 from gate.errors import ImportedError
 from gate.evaluators import EVALUATORS, Logged
 from gate.records import EvalResult
-from gate.request import Request
+from gate.request import Request, Subject
 
 
 class Imported(NamedTuple):
@@ -33,25 +33,31 @@ def imported(request: Request, evaluator: str, path: Path) -> Imported:
     """
     logged = EVALUATORS[evaluator](path)
     subject = subjects.alone(request)
-    checkpoint = subject.checkpoint
-    template = baseline.template_sha(checkpoint)
+    template = baseline.template_sha(subject.checkpoint)
     if logged.template_sha is not None and logged.template_sha != template:
+        named = subject.checkpoint.source
         raise ImportedError(
-            f"{path} was measured with another chat template than that of {checkpoint.source}",
+            f"{path} was measured with another chat template than that of {named}",
             "Name the checkpoint that was measured: --checkpoint",
         )
+    return Imported(_result(evaluator, logged, subject), (*logged.left_out, *_unlike(logged)))
+
+
+def _result(evaluator: str, logged: Logged, subject: Subject) -> EvalResult:
+    """The log's figures beside the checkpoint's digests."""
+    checkpoint = subject.checkpoint
     if subject.size is None:
         raise ImportedError(
             f"{checkpoint.source} holds no weights", "Name the checkpoint that was measured."
         )
-    result = EvalResult(
+    return EvalResult(
         gate_version=__version__,
         model=checkpoint.source,
         revision=checkpoint.revision,
         weights_digest=subject.weights_digest,
         config_digest=baseline.config_digest(checkpoint),
         tokenizer_digest=baseline.tokenizer_digest(checkpoint),
-        chat_template_sha=template,
+        chat_template_sha=baseline.template_sha(checkpoint),
         format=subject.form.name if subject.form else None,
         weight_bits=subject.weight_bits,
         backend=evaluator,
@@ -69,7 +75,6 @@ def imported(request: Request, evaluator: str, path: Path) -> Imported:
         date=logged.date,
         duration_s=logged.duration_s,
     )
-    return Imported(result, (*logged.left_out, *_unlike(logged)))
 
 
 def _unlike(logged: Logged) -> tuple[str, ...]:
