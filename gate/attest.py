@@ -57,6 +57,23 @@ def attest(reports: Path, checkpoint: Path) -> Statement:
     )
 
 
+def predicate(statement: Statement) -> str:
+    """The statement's predicate by itself, for who signs one."""
+    return statement.predicate.model_dump_json(by_alias=True, exclude_none=True, indent=1) + "\n"
+
+
+def checksums(statement: Statement) -> str:
+    """The statement's files as `sha256sum` lists them, for who signs them.
+
+    Raises:
+        AttestError: A name cannot stand in a line.
+    """
+    for name in statement.digests:
+        if "\n" in name or "\\" in name:
+            raise AttestError(f"{name!r} cannot stand in a list of files", "Rename the file.")
+    return "".join(f"{digest}  {name}\n" for name, digest in statement.digests.items())
+
+
 CHECK = "Make the report: gate check CHECKPOINT --full --report json=report.json"
 
 

@@ -5,6 +5,7 @@ import copy
 import json
 import random
 import shutil
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -93,6 +94,19 @@ def test_a_statement_is_what_in_toto_parses_strictly(here: Path) -> None:
             value, InTotoStatement([], "", {}).pb.__class__(), ignore_unknown_fields=False
         )
     ).validate()
+
+
+def test_what_a_signer_takes_is_the_same_statement(here: Path) -> None:
+    signed = ("--predicate", "predicate.json", "--checksums", "files.sha256")
+    run("attest", "report.json", "--checkpoint", MODEL, "-o", "again.json", *signed)
+    whole = stated(here / "again.json")
+    assert stated(here / "predicate.json") == whole["predicate"]
+    checked = subprocess.run(
+        ["sha256sum", "--strict", "--check", "../files.sha256"],
+        cwd=here / MODEL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stderr
+    assert len(checked.stdout.splitlines()) == len(whole["subject"])
 
 
 def test_every_file_is_a_subject(here: Path) -> None:

@@ -20,14 +20,28 @@ from gate.errors import ExitCode
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write."
 )
-def attest(report: Path, checkpoint: Path, output: Path) -> int:
+@click.option("--predicate", type=click.Path(path_type=Path), help="Also write it by itself.")
+@click.option(
+    "--checksums",
+    type=click.Path(path_type=Path),
+    help="Also list the files as sha256sum does: what actions/attest takes.",
+)
+def attest(
+    report: Path, checkpoint: Path, output: Path, predicate: Path | None, checksums: Path | None
+) -> int:
     """Write an in-toto statement that ties a report to every byte of its checkpoint."""
     from gate import attest as attesting
     from gate import records
 
     statement = attesting.attest(report, checkpoint)
     text = statement.model_dump_json(by_alias=True, exclude_none=True, indent=1)
-    records.write_text(output, text + "\n")
+    files = {output: text + "\n"}
+    if predicate is not None:
+        files[predicate] = attesting.predicate(statement)
+    if checksums is not None:
+        files[checksums] = attesting.checksums(statement)
+    for file, content in files.items():
+        records.write_text(file, content)
     terminal.say(
         f"{statement.predicate.result}: {len(statement.subject)} files of {checkpoint}, "
         f"stated in {output}\n"
