@@ -146,7 +146,7 @@ def read(path: Path) -> Statement | Refusal:
             return Refusal(f"{path} is larger than a statement may be", again)
         content = path.read_bytes()
     except OSError as error:
-        return Refusal(f"there is no statement: {error}", again)
+        return Refusal(f"there is no statement {path}: {error.strerror}", again)
     try:
         return Statement.model_validate(_unwrapped(json.loads(content)))
     except ValidationError as error:

@@ -123,7 +123,7 @@ def test_the_bytes_that_were_judged_are_verified(verify: Verify) -> None:
 def test_any_changed_byte_is_named(here: Path, verify: Verify) -> None:
     files = sorted((here / MODEL).iterdir())
     draw = random.Random(7)
-    for _ in range(25):
+    for _ in range(200):
         path = draw.choice(files)
         content = bytearray(path.read_bytes())
         position = draw.randrange(len(content))

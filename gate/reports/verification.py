@@ -36,5 +36,6 @@ def render(
     if statement is not None and not refusals:
         tests = plain(", ".join(statement.predicate.passed_tests))
         lines.append(Text(f"{count(len(statement.subject), 'file')} as judged; passed: {tests}"))
-    lines += [Text(plain(sentence)) for sentence in unasked]
+    if statement is not None:
+        lines += [Text(plain(sentence)) for sentence in unasked]
     return rendered(Group(*lines), color, width)
