@@ -178,6 +178,8 @@ def _stopped_early(
     )
     stop = Stopping(run.settings, stored, evaluation.orders)
     for setup in setups:
+        if setup.output_type == "generate_until" and run.settings.canary_prompts:
+            evaluation.run(setup.task, run.settings.canary_prompts)
         evaluation.run(setup.task, stop=stop)
     seen = result.model_copy(update={"tasks": evaluation.task_results()})
     chosen = run.settings.model_copy(update={"metrics": run.measured})

@@ -185,6 +185,14 @@ def test_the_first_run_is_the_one_that_check_makes(asked, stored) -> None:
     assert (judged.outcome, judged.reasons[0]) == (first.outcome, first.reason)
 
 
+def test_stopping_early_is_asked_when_a_check_would_ask(asked, stored, monkeypatch) -> None:
+    monkeypatch.setattr(Chance, "right", 0.0)
+    judged = check.check(asked(early_stop="guaranteed", canary_prompts=32)).evaluation
+    assert judged is not None
+    (run,) = calibrate.calibrate(asked(early_stop="guaranteed", canary_prompts=32), 1).runs
+    assert run.early_documents == len(judged.tasks[0].samples) < N
+
+
 def test_nothing_is_said_of_stopping_early_where_it_is_off(asked, stored) -> None:
     found = calibrate.calibrate(asked(early_stop="off"), 2)
     assert found.early_disagreed is None
