@@ -187,9 +187,9 @@ def test_the_first_run_is_the_one_that_check_makes(asked, stored) -> None:
 
 def test_stopping_early_is_asked_when_a_check_would_ask(asked, stored, monkeypatch) -> None:
     monkeypatch.setattr(Chance, "right", 0.0)
-    judged = check.check(asked(early_stop="guaranteed", canary_prompts=32)).evaluation
+    judged = check.check(asked(early_stop="guaranteed", canary_prompts=64)).evaluation
     assert judged is not None
-    (run,) = calibrate.calibrate(asked(early_stop="guaranteed", canary_prompts=32), 1).runs
+    (run,) = calibrate.calibrate(asked(early_stop="guaranteed", canary_prompts=64), 1).runs
     assert run.early_documents == len(judged.tasks[0].samples) < N
 
 
