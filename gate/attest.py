@@ -22,6 +22,8 @@ RESULTS = {"pass": "PASSED", "inconclusive": "WARNED", "fail": "FAILED"}
 NAMED = 5
 """Files that a message names."""
 
+CHECK = "Make the report: gate check CHECKPOINT --full --report json=report.json"
+
 
 def attest(reports: Path, checkpoint: Path) -> Statement:
     """The statement that a report makes about a checkpoint.
@@ -74,9 +76,6 @@ def checksums(statement: Statement) -> str:
     return "".join(f"{digest}  {name}\n" for name, digest in statement.digests.items())
 
 
-CHECK = "Make the report: gate check CHECKPOINT --full --report json=report.json"
-
-
 def _about(reports: Sequence[Report], path: Path, files: Mapping[str, str]) -> Report:
     """The report about exactly these files.
 
@@ -88,18 +87,13 @@ def _about(reports: Sequence[Report], path: Path, files: Mapping[str, str]) -> R
             return report
     if not any(report.digests for report in reports):
         raise AttestError(f"{path} measured nothing, so there is nothing to attest", CHECK)
-    nearest = min(reports, key=lambda report: len(_different(report.digests, files)))
-    different = _different(nearest.digests, files)
+    nearest = min(reports, key=lambda report: len(digests.different(report.digests, files)))
+    different = digests.different(nearest.digests, files)
     more = f" and {len(different) - NAMED} more" if len(different) > NAMED else ""
     raise AttestError(
         f"{path} is about other bytes than these: {', '.join(different[:NAMED])}{more}",
         "Judge what is to be released: gate check CHECKPOINT --full --report json=report.json",
     )
-
-
-def _different(judged: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
-    names = sorted(judged.keys() | files.keys())
-    return [name for name in names if judged.get(name) != files.get(name)]
 
 
 def _require_whole(report: Report, path: Path) -> None:

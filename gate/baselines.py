@@ -1,7 +1,8 @@
 """Baselines in a store: brought there, found again by the model that they belong to, let go."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from gate import baseline
@@ -123,36 +124,36 @@ def fetched(
     Raises:
         StoreError: The store cannot be read, or one is damaged.
     """
-    seen: set[tuple[str, str]] = set()
     place = directory / hashlib.sha256(store.address.encode()).hexdigest()[:SHORT]
     mine = place / (reference_digest or hashlib.sha256(f"{model}@{revision}".encode()).hexdigest())
-    wanted = set()
-    for entry in store.entries("baseline", reference_digest):
-        if model is not None and (entry.model, entry.revision) != (model, revision):
-            continue
-        same = (entry.key, entry.facts.get("fingerprint", entry.content))
-        if same not in seen:
-            seen.add(same)
-            file = mine / f"{entry.content}.json"
-            wanted.add(file)
-            if not file.is_file():
-                pull(store, entry, file)
+    entries = [
+        entry
+        for entry in store.entries("baseline", reference_digest)
+        if model is None or (entry.model, entry.revision) == (model, revision)
+    ]
+    newest, _ = divided(entries, keep=1)
+    wanted = {mine / f"{entry.content}.json": entry for entry in newest}
+    for file, entry in wanted.items():
+        if not file.is_file():
+            pull(store, entry, file)
     for file in mine.glob("*.json"):
         if file not in wanted:
             file.unlink(missing_ok=True)
     return mine
 
 
-def outdated(entries: Sequence[Entry], keep: int) -> Iterator[Entry]:
-    """All but the newest few of each model and fingerprint.
+def divided(entries: Sequence[Entry], keep: int) -> tuple[list[Entry], list[Entry]]:
+    """The newest few of each model and fingerprint, and all others.
 
     Args:
         entries: Newest first.
-        keep: How many stay of each.
+        keep: How many are among the newest of each.
     """
-    counts: dict[tuple[str, str], int] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    newest: list[Entry] = []
+    others: list[Entry] = []
     for entry in entries:
         same = (entry.key, entry.facts.get("fingerprint", entry.content))
-        counts[same] = counts.get(same, 0) + 1
-        if counts[same] > keep:
-            yield entry
+        counts[same] += 1
+        (newest if counts[same] <= keep else others).append(entry)
+    return newest, others

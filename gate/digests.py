@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 
@@ -72,6 +72,12 @@ def of(directory: Path, names: Iterable[str], known: "Known | None" = None) -> d
     ordered = sorted(names)
     with ThreadPoolExecutor(HASH_THREADS) as pool:
         return dict(zip(ordered, pool.map(content, ordered), strict=True))
+
+
+def different(judged: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
+    """Names whose digests are not the same in both, missing and added ones included, sorted."""
+    names = sorted(judged.keys() | files.keys())
+    return [name for name in names if judged.get(name) != files.get(name)]
 
 
 class Known:

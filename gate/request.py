@@ -64,7 +64,7 @@ class Request:
         """By whose settings a checkpoint is judged; None for those of the working tree."""
         return self.trusted.record_for(source.path, _pin(source)) if self.trusted else None
 
-    @property
+    @cached_property
     def policy_digest(self) -> str:
         """SHA-256 over the settings and everything that they name.
 

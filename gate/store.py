@@ -26,6 +26,8 @@ MAX_DOCUMENT_BYTES = 1 << 30
 UNUSED_FOR = timedelta(days=1)
 """A document that no entry names may belong to a writer who has not named it yet."""
 
+DAMAGED = "Remove it and measure again; prune takes what nothing names."
+
 NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-(?P<content>[0-9a-f]{64})\.json")
 
 
@@ -229,9 +231,6 @@ class Store:
 
     def _refused(self, what: str) -> "_Refused":
         return _Refused(self.shown, what)
-
-
-DAMAGED = "Remove it and measure again; prune takes what nothing names."
 
 
 class _Refused:

@@ -171,9 +171,8 @@ def _unwrapped(value: Any) -> Any:
 
 def _bytes(attested: Mapping[str, str], files: Mapping[str, str]) -> Iterator[Refusal]:
     """Every file that differs, is missing or was added."""
-    names = attested.keys() | files.keys()
-    wrong = [name for name in names if attested.get(name) != files.get(name)]
-    for name in sorted(wrong)[:NAMED]:
+    wrong = digests.different(attested, files)
+    for name in wrong[:NAMED]:
         if name not in files:
             what = "is missing"
         elif name not in attested:
@@ -210,24 +209,17 @@ def _policy(statement: Statement, expected: tuple[Settings, Policy] | None) -> I
         return
     wanted, files = expected
     again = "Judge the checkpoint by these settings: gate check CHECKPOINT --full"
-    used = _annotations(statement, attest.SETTINGS)
     here = wanted.model_dump(mode="json")
-    differing = sorted(
-        key
-        for key in (used.keys() | here.keys()) - OF_THE_MACHINE
-        # A key that one side does not know yet says nothing where it is at its default.
-        if used.get(key, _default(key)) != here.get(key, _default(key))
-    )
+    # A key that the statement does not know yet says nothing where it is at its default.
+    used = Settings().model_dump(mode="json") | dict(_annotations(statement, attest.SETTINGS))
+    keys = sorted((used.keys() | here.keys()) - OF_THE_MACHINE)
+    differing = [key for key in keys if used.get(key) != here.get(key)]
     if differing:
         yield Refusal(f"it was judged by other settings: {', '.join(differing)} differ", again)
         return
     decided = statement.predicate.resource(attest.POLICY)
     if decided is None or decided.digest.get("sha256") != files.digest:
         yield Refusal("it was judged by other baselines, tasks or settings files", again)
-
-
-def _default(key: str) -> Any:
-    return Settings().model_dump(mode="json").get(key)
 
 
 def _age(statement: Statement, longest: timedelta | None, now: datetime) -> Iterator[Refusal]:

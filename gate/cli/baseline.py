@@ -71,7 +71,7 @@ def push(files: tuple[Path, ...], address: str | None, settings: Path | None) ->
     store = _store(address, settings)
     for file in files:
         entry = baselines.push(store, file)
-        terminal.say(f"{entry.content[: baselines.SHORT]}  {file} is kept in {store.shown}\n")
+        terminal.say(f"{entry.short}  {file} is kept in {store.shown}\n")
     return ExitCode.PASS
 
 
@@ -106,7 +106,7 @@ def prune(keep: int, address: str | None, settings: Path | None) -> int:
     from gate import baselines
 
     store = _store(address, settings)
-    old = list(baselines.outdated(store.entries("baseline"), keep))
+    _, old = baselines.divided(store.entries("baseline"), keep)
     for entry in old:
         store.remove(entry)
     terminal.say(f"{len(old)} baselines and {store.prune()} documents removed\n")

@@ -15,6 +15,7 @@ from gate.cli.options import (
     PUBLISH_TEXT,
     REMOTE_CODE,
     REPORT,
+    RESULT,
     SETTINGS,
     policy_of,
     request,
@@ -100,13 +101,7 @@ def check(
 @click.command(name="eval")
 @click.argument("checkpoint")
 @SETTINGS
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Where the result is stored.",
-)
+@RESULT
 @click.option(
     "--repeat",
     type=click.IntRange(1, 100),

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from gate import terminal
-from gate.cli.options import SETTINGS, request
+from gate.cli.options import RESULT, SETTINGS, request
 from gate.errors import ExitCode
 
 
@@ -13,13 +13,7 @@ from gate.errors import ExitCode
 @click.argument("evaluator", type=click.Choice(["lm-eval"]))
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
 @click.option("--checkpoint", required=True, help="What was measured.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Where the result is stored.",
-)
+@RESULT
 @SETTINGS
 def import_(
     evaluator: str, path: Path, checkpoint: str, output: Path, settings: Path | None

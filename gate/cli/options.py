@@ -21,6 +21,13 @@ SETTINGS = click.option(
     type=click.Path(path_type=Path),
     help="Settings file; quant-gate.yaml in this directory if there is one, else the defaults.",
 )
+RESULT = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Where the result is stored.",
+)
 REPORT = click.option(
     "--report",
     "reports",

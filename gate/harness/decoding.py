@@ -125,19 +125,26 @@ def decode(
             positions = mask.sum(-1, keepdim=True) - 1
 
 
-def _likeliest(model: Any, ids: Any, mask: Any, positions: Any, cache: Any) -> "torch.Tensor":
-    """The next token of every row, int64, shape (rows,)."""
-    found = model(
+def forward(
+    model: Any, ids: Any, mask: Any, positions: Any, cache: Any, kept: int
+) -> "torch.Tensor":
+    """Logits of shape (rows, kept, vocabulary), or of every token where `kept` is 0."""
+    logits: torch.Tensor = model(
         input_ids=ids,
         attention_mask=mask,
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=1,
-    )
+        logits_to_keep=kept,
+    ).logits
+    return logits
+
+
+def _likeliest(model: Any, ids: Any, mask: Any, positions: Any, cache: Any) -> "torch.Tensor":
+    """The next token of every row, int64, shape (rows,)."""
+    last = forward(model, ids, mask, positions, cache, kept=1)[:, -1]
     # In float32 as `generate` compares them; a row that holds NaN has its largest there.
-    logits = require_finite(found.logits[:, -1].float())
-    tokens: torch.Tensor = logits.argmax(dim=-1).to(mask.device)
+    tokens: torch.Tensor = require_finite(last.float()).argmax(dim=-1).to(mask.device)
     return tokens
 
 

@@ -7,7 +7,7 @@ context again for each of them, unless they are single tokens.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gate.harness.decoding import copied, empty_cache, require_finite
+from gate.harness.decoding import copied, empty_cache, forward, require_finite
 
 if TYPE_CHECKING:
     import torch
@@ -122,15 +122,8 @@ def _logprobs(
     model: Any, dtype: Any, ids: Any, mask: Any, positions: Any, cache: Any, kept: int
 ) -> "torch.Tensor":
     """Shape (rows, kept, vocabulary), or of every token where `kept` is 0."""
-    found = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=kept,
-    )
-    logprobs: torch.Tensor = require_finite(found.logits).log_softmax(-1, dtype=dtype)
+    found = require_finite(forward(model, ids, mask, positions, cache, kept))
+    logprobs: torch.Tensor = found.log_softmax(-1, dtype=dtype)
     return logprobs
 
 

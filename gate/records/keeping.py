@@ -30,3 +30,8 @@ class Entry(Record):
     revision: str | None = None
     date: str
     facts: dict[str, str] = Field(default={})
+
+    @property
+    def short(self) -> str:
+        """By what people name it: enough of its digest."""
+        return self.content[:12]

@@ -9,8 +9,6 @@ from gate.records import Entry
 from gate.reports.console import headed_table, rendered
 from gate.reports.wording import plain
 
-SHORT = 12
-
 
 def render(entries: Sequence[Entry], store: str, *, color: bool = False, width: int = 100) -> str:
     """One row a kept result."""
@@ -21,7 +19,7 @@ def render(entries: Sequence[Entry], store: str, *, color: bool = False, width: 
         table.add_column(name, overflow="fold")
     for entry in entries:
         cells = (
-            entry.content[:SHORT],
+            entry.short,
             _model(entry),
             entry.facts.get("measured", ""),
             entry.facts.get("device", ""),
