@@ -10,6 +10,7 @@ from gate.differences import differences
 from gate.errors import GateError, UnknownFormatError
 from gate.quantization import FLOAT_DTYPES, Format, QuantizedLayer, Role
 from gate.records import LayerError, ReferenceResult
+from gate.size import is_tied_head
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +22,14 @@ PREFIXES = (("", ""), ("model.language_model.", "language_model.model."),
             ("language_model.model.", "model.language_model."),
             ("model.", "model.language_model."), ("model.language_model.", "model."))  # fmt: skip
 """Beginnings of names that versions of transformers write for the same module."""
+
+EMBEDDINGS = (
+    "model.embed_tokens.weight",
+    "model.language_model.embed_tokens.weight",
+    "language_model.model.embed_tokens.weight",
+    "transformer.wte.weight",
+)
+"""What a language model's embedding is called."""
 
 SMOOTHING = ("AWQ", "SQ", "SVD", "SMOOTH")
 """In an algorithm's name: weights and norms are scaled against each other."""
@@ -124,8 +133,13 @@ def _error(
     with np.errstate(all="ignore"):
         relative = np.sqrt(squares[0] / squares[1])
         cosine = squares[3] / np.sqrt(squares[1] * squares[2])
+        gain = squares[3] / squares[1]
     return LayerError(
-        layer=layer.name, algo=layer.algo, relative_rms=float(relative), cosine=float(cosine)
+        layer=layer.name,
+        algo=layer.algo,
+        relative_rms=float(relative),
+        cosine=float(cosine),
+        gain=float(gain),
     )
 
 
@@ -142,7 +156,12 @@ def _counterpart(name: str, original: Checkpoint) -> TensorInfo | None:
             found = original.tensors.get(theirs + name[len(mine) :])
             if found is not None:
                 return found
-    return None
+    return _embedding(original) if is_tied_head(original, name) else None
+
+
+def _embedding(original: Checkpoint) -> TensorInfo | None:
+    """The embedding of the language model, which is the head of one that is tied."""
+    return next((original.tensors[name] for name in EMBEDDINGS if name in original.tensors), None)
 
 
 def _unquantized(

@@ -181,6 +181,21 @@ def test_names_of_another_transformers_version(pair: tuple[Path, Path]) -> None:
     assert (found.equal_tensors, len(found.layers)) == (6, 14)
 
 
+def test_a_head_that_the_reference_ties_is_its_embedding(pair: tuple[Path, Path]) -> None:
+    path, reference = pair
+    config(tie_word_embeddings=True)(reference)
+    other = checkpoints.bf16((96, 64), mean=1.0)
+    edit_tensors(path, lambda tensors: tensors.update({"lm_head.weight": other}))
+    assert compared(path, reference).changed_tensors == ("lm_head.weight",)
+
+    def tie(tensors: dict[str, checkpoints.Tensor]) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+
+    edit_tensors(path, tie)
+    found = compared(path, reference)
+    assert (found.changed_tensors, found.equal_tensors) == ((), 7)
+
+
 def test_layers_without_a_decoder_are_left_out_with_the_reason(tmp_path: Path) -> None:
     reference = checkpoints.build(tmp_path / "reference", None)
     path = checkpoints.build(tmp_path / "fp8", "FP8")

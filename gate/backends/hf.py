@@ -16,8 +16,9 @@ from gate.backends.hf_model import LoadProgress
 from gate.checkpoint import Checkpoint
 from gate.drift import Reading
 from gate.errors import BackendError, OutOfMemoryError
+from gate.harness import tokens
 from gate.quantization import Format
-from gate.records import RoundingFloor, ScoredDocument, TaskSetup
+from gate.records import RoundingFloor, ScoredDocument, Served, TaskSetup
 from gate.settings import Settings
 from gate.speed import Clock, Generated, Workload
 
@@ -36,6 +37,8 @@ class Hf:
         progress: Told how many tensors are loaded.
         streamed: Whether one decoder layer is in memory at a time; such a model only reads.
     """
+
+    served: Served | None = None
 
     def __init__(
         self,
@@ -127,7 +130,7 @@ class Hf:
             (setup, max(self._tasks.doc_ids(setup.task), key=partial(self._length, setup.task)))
             for setup in self.setups()
         ]
-        tokens = [
+        lengths = [
             len(self.token_ids(self.prompt(setup.task, doc_id)))
             + int(setup.generation_kwargs.get("max_gen_toks", 0))
             for setup, doc_id in asked
@@ -135,7 +138,7 @@ class Hf:
         reads_all = any(setup.output_type != "generate_until" for setup, _ in asked)
         return hf_memory.fitting(
             architecture(self.checkpoint),
-            max(tokens, default=1),
+            max(lengths, default=1),
             hf_memory.free_beside(self.model),
             all_logits=reads_all,
         )
@@ -155,13 +158,11 @@ class Hf:
     @property
     def bos(self) -> int | None:
         """The token that the tokenizer puts before every text; None if it puts none."""
-        first = self.tokenizer("a")["input_ids"][:1]
-        return first[0] if first == [self.tokenizer.bos_token_id] else None
+        return tokens.bos(self.tokenizer)
 
     def token_ids(self, text: str) -> np.ndarray:
         """See `Backend.token_ids`."""
-        found = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return np.asarray(found, dtype=np.int64)
+        return tokens.token_ids(self.tokenizer, text)
 
     def read(
         self,

@@ -2,13 +2,21 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gate.activations import Order, all_rounded, fake_quantize, look_up, quantize
+from gate.activations import (
+    E2M1_MAX,
+    E4M3_MAX,
+    Order,
+    all_rounded,
+    fake_quantize,
+    look_up,
+    quantize,
+)
 from gate.backends.hf_names import Names
 from gate.codes import decode_float
 from gate.errors import BackendError
@@ -40,16 +48,38 @@ class InputQuantizer:
         scheme: How.
         input_scale: float32 scalar; None where no scale is stored.
         rounding: Shared by all quantizers of a model.
+
+    Attributes:
+        observer: Told every input before it is rounded; None for nobody.
     """
 
     def __init__(
         self, scheme: Scheme, input_scale: "torch.Tensor | None", rounding: Rounding
     ) -> None:
         self.scheme, self.input_scale, self.rounding = scheme, input_scale, rounding
+        self.observer: Callable[[torch.Tensor], None] | None = None
         self._rounded: dict[torch.dtype, torch.Tensor] = {}
 
+    @property
+    def largest(self) -> float | None:
+        """The largest input that the stored scale can hold; None where none is stored."""
+        if self.input_scale is None:
+            return None
+        codes = E4M3_MAX if self.scheme.num_bits == 8 else E4M3_MAX * E2M1_MAX
+        return codes * float(self.input_scale)
+
     def __call__(self, x: "torch.Tensor") -> "torch.Tensor":
-        """Quantize and dequantize `x`; count changed codes where that is asked for."""
+        """Quantize and dequantize `x`; gradients pass as if it were not rounded.
+
+        Codes that change with the order are counted where that is asked for.
+        """
+        if self.observer is not None:
+            self.observer(x)
+        if x.requires_grad:
+            return x + (self._rounding_of(x.detach()) - x.detach())
+        return self._rounding_of(x)
+
+    def _rounding_of(self, x: "torch.Tensor") -> "torch.Tensor":
         # A scale on the device divides exactly; a Python number may be inverted first.
         if self.input_scale is not None and self.input_scale.device != x.device:
             self.input_scale = self.input_scale.to(x.device)

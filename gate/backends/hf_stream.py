@@ -1,56 +1,23 @@
-"""A model too large for memory: all batches go through one decoder layer, then through the next.
+"""A model too large for memory: all batches go through one decoder layer, then through the next."""
 
-The model's own forward pass says what each layer is given: it is run once for each batch over
-layers that only note how they are called, and once more at the end, from the last layer's result
-on. So positions, masks, kinds of attention and what is done to the logits stay the model's own.
-"""
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gate.backends import hf_weights
+from gate.backends.hf_layers import Call, Layers, Unsuited
 from gate.backends.hf_shelf import Shelf
 from gate.checkpoint import Checkpoint
-from gate.errors import BackendUnavailableError
 from gate.quantization import Format
 
 if TYPE_CHECKING:
     import torch
 
-
-@dataclass(frozen=True)
-class Call:
-    """What a layer is called with, beside the hidden states."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def sharing(self, other: "Call | None") -> "Call":
-        """The same call, by the other's tensors where they are equal.
-
-        Positions and masks are those of every batch of one shape: they are kept once.
-        """
-        if other is None:
-            return self
-        kwargs = {name: _shared(v, other.kwargs.get(name)) for name, v in self.kwargs.items()}
-        return Call(_shared(self.args, other.args), kwargs)
-
-
-@dataclass
-class Notes:
-    """How one batch's layers are called, and the hidden states that the first of them is given."""
-
-    hidden: "torch.Tensor | None" = None
-    calls: list[Call] = field(default_factory=list)
-
-
-class _AllNoted(Exception):  # noqa: N818 - ends a forward pass whose rest is not wanted
-    """Every layer's call was noted."""
+Seen = Callable[[int, int, "torch.Tensor"], None]
+"""Called with (layer, batch, hidden states)."""
 
 
 class Streamed:
@@ -61,6 +28,8 @@ class Streamed:
         form: How its quantized weights are stored; None for an unquantized checkpoint.
         device: Where layers are computed.
         trust_remote_code: Whether the checkpoint's own Python may run.
+        dtype: In which it computes; None for its own.
+        unsuited: Makes the error for a model that cannot be run layer by layer, given the reason.
 
     Attributes:
         model: Its weights are on the meta device; a module's are there while it runs.
@@ -76,19 +45,25 @@ class Streamed:
         form: Format | None,
         device: "torch.device",
         trust_remote_code: bool = False,
+        dtype: "torch.dtype | None" = None,
+        unsuited: Unsuited | None = None,
     ) -> None:
-        self.checkpoint, self.device = checkpoint, device
-        self.model = hf_weights.outline(checkpoint, form, device, trust_remote_code)
+        self.device = device
+        self._unstreamable = unsuited or partial(hf_weights.unstreamable, checkpoint)
+        self.model = hf_weights.outline(checkpoint, form, device, trust_remote_code, dtype)
         self._weights = hf_weights.Weights(checkpoint, form, self.model, device)
         self._module_names = {module: name for name, module in self.model.named_modules()}
-        self._layers = self._decoder_layers()
+        self._layers = Layers(self.model, device, self._unstreamable)
         self._load_others_on_demand()
 
-    def logits(self, batches: Sequence[np.ndarray]) -> Iterator["torch.Tensor"]:
+    def logits(
+        self, batches: Sequence[np.ndarray], seen: Seen | None = None
+    ) -> Iterator["torch.Tensor"]:
         """Each batch's logits in the model's dtype, bit by bit those of the whole model.
 
         Args:
             batches: int64, each of shape (batch, window).
+            seen: Told what every layer makes of every batch.
 
         Yields:
             Shape (batch, window, vocabulary), in the order of the batches.
@@ -97,103 +72,57 @@ class Streamed:
             BackendUnavailableError: Layers hand on more than hidden states.
             BackendError: A weight cannot be decoded.
         """
+        import torch
+
         with self._refusing(), Shelf() as shelf:
             with self._loaded(self.model.get_input_embeddings()):
                 noted = self._noted(batches, shelf)
-            for index, layer in enumerate(self._layers):
-                with self._loaded(layer):
+            for index, layer in enumerate(self._layers.modules):
+                with self._loaded(layer), torch.inference_mode():
                     for batch, calls in enumerate(noted):
                         hidden = shelf.take(batch, self.device)
-                        shelf.put(batch, self._run(layer, hidden, calls[index]))
+                        hidden = self._layers.run(index, hidden, calls[index])
+                        shelf.put(batch, hidden)
+                        if seen:
+                            seen(index, batch, hidden)
             with self._loaded(self.model.get_output_embeddings()):
                 for batch, ids in enumerate(batches):
-                    yield self._head(ids, shelf.take(batch, self.device))
+                    with torch.inference_mode():
+                        logits = self._layers.head(ids, shelf.take(batch, self.device))
+                    yield logits
+
+    @contextmanager
+    def lent(self, modules: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Modules by name with their weights in memory, for use in another model meanwhile.
+
+        Raises:
+            BackendError: A weight cannot be decoded.
+        """
+        try:
+            found = {name: self.model.get_submodule(name) for name in modules}
+            for name in found:
+                self._weights.load(self._weights.names(name))
+            yield found
+        finally:
+            self._weights.free()
+
+    def stored_bytes(self, parameter: str) -> int:
+        """What a parameter takes in the checkpoint; 0 for one that is another's by tying."""
+        return self._weights.stored_bytes(parameter)
 
     def _noted(self, batches: Sequence[np.ndarray], shelf: Shelf) -> list[list[Call]]:
         """How every layer is called for every batch; the first's hidden states go to the shelf."""
         noted: list[list[Call]] = []
         for batch, ids in enumerate(batches):
-            notes, known = Notes(), noted[-1] if noted else []
-            stand_ins = self._for_each_layer(partial(self._note, notes, known))
-            with suppress(_AllNoted), _standing_in(stand_ins):
-                self._forward(ids)
-            if notes.hidden is None or len(notes.calls) != len(self._layers):
-                raise self._unstreamable("its forward pass does not run every decoder layer")
+            notes = self._layers.noted(ids, noted[-1] if noted else [])
+            assert notes.hidden is not None, "every layer was called"
             shelf.put(batch, notes.hidden)
             noted.append(notes.calls)
         return noted
 
-    def _note(
-        self, notes: Notes, known: Sequence[Call], index: int, *args: Any, **kwargs: Any
-    ) -> Any:
-        """Stands in for a layer: notes its call and hands its input on."""
-        import torch
-
-        hidden, *rest = args or (kwargs.pop("hidden_states", None),)
-        if index == 0 and isinstance(hidden, torch.Tensor):
-            notes.hidden = hidden.clone()
-        if index != len(notes.calls) or not _identical(hidden, notes.hidden):
-            raise self._unstreamable("something is done to the hidden states between its layers")
-        call = Call(tuple(rest), kwargs)
-        notes.calls.append(call.sharing(known[index] if known else None))
-        if index == len(self._layers) - 1:
-            raise _AllNoted
-        return hidden
-
-    def _run(self, layer: Any, hidden: "torch.Tensor", call: Call) -> "torch.Tensor":
-        import torch
-
-        with torch.inference_mode():
-            found = layer(hidden, *call.args, **call.kwargs)
-        if not isinstance(found, torch.Tensor) or found.shape != hidden.shape:
-            raise self._unstreamable("its layers give more than hidden states")
-        return found
-
-    def _head(self, ids: np.ndarray, hidden: "torch.Tensor") -> "torch.Tensor":
-        """What the model makes of the last layer's result."""
-        last, embedding = len(self._layers) - 1, self.model.get_input_embeddings()
-
-        def embed(ids: "torch.Tensor") -> "torch.Tensor":
-            return hidden.new_zeros(*ids.shape, embedding.weight.shape[-1])
-
-        def hand_on(index: int, *args: Any, **kwargs: Any) -> Any:
-            return hidden if index == last else (*args, *kwargs.values())[0]
-
-        with _standing_in({**self._for_each_layer(hand_on), embedding: embed}):
-            found: torch.Tensor = self._forward(ids).logits
-        return found
-
-    def _forward(self, ids: np.ndarray) -> Any:
-        import torch
-
-        with torch.inference_mode():
-            given = torch.from_numpy(np.ascontiguousarray(ids)).to(self.device)
-            return self.model(input_ids=given, use_cache=False)
-
-    def _for_each_layer(self, forward: Callable[..., Any]) -> dict[Any, Callable[..., Any]]:
-        """Every layer to a function that is told its index."""
-        return {layer: partial(forward, index) for index, layer in enumerate(self._layers)}
-
-    def _decoder_layers(self) -> Sequence[Any]:
-        """The text decoder's layers, in the order in which they run."""
-        from torch.nn import ModuleList
-
-        decoder = self.model.get_decoder()
-        count = self.model.config.get_text_config().num_hidden_layers
-        lists = {
-            name: module
-            for name, module in decoder.named_modules()
-            if isinstance(module, ModuleList) and len(module) == count
-        }
-        # Experts of a layer may be as many, and stand in a list further inside.
-        found = min(lists, key=lambda name: name.count("."), default=None)
-        if found is None:
-            raise self._unstreamable(f"{type(decoder).__name__} shows no list of {count} layers")
-        return tuple(lists[found])
-
     def _load_others_on_demand(self) -> None:
         """Modules outside the layers, such as norms and projections, are loaded when called."""
-        in_turn = {module for layer in self._layers for module in layer.modules()}
+        in_turn = {module for layer in self._layers.modules for module in layer.modules()}
         in_turn.add(self.model.get_input_embeddings())
         for name, module in self.model.named_modules():
             own = self._weights.names(name, recurse=False)
@@ -226,35 +155,3 @@ class Streamed:
                 raise
             why = "it uses weights outside the modules that hold them"
             raise self._unstreamable(why) from error
-
-    def _unstreamable(self, why: str) -> BackendUnavailableError:
-        return hf_weights.unstreamable(self.checkpoint, why)
-
-
-@contextmanager
-def _standing_in(forwards: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
-    """Run these in place of modules' forward passes."""
-    try:
-        for module, forward in forwards.items():
-            module.forward = forward
-        yield
-    finally:
-        for module in forwards:
-            vars(module).pop("forward", None)
-
-
-def _identical(value: Any, other: Any) -> bool:
-    """Whether two tensors hold the same bytes; those of a broken model may be NaN."""
-    import torch
-
-    if not isinstance(value, torch.Tensor) or not isinstance(other, torch.Tensor):
-        return False
-    ours, theirs = value.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8)
-    return value.dtype == other.dtype and torch.equal(ours, theirs)
-
-
-def _shared(value: Any, other: Any) -> Any:
-    """The other value where it holds the same tensors."""
-    if type(value) is tuple and type(other) is tuple and len(value) == len(other):
-        return tuple(map(_shared, value, other))
-    return other if _identical(value, other) else value

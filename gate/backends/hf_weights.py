@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def outline(
-    checkpoint: Checkpoint, form: Format | None, device: "torch.device", trust_remote_code: bool
+    checkpoint: Checkpoint,
+    form: Format | None,
+    device: "torch.device",
+    trust_remote_code: bool,
+    dtype: "torch.dtype | None" = None,
 ) -> Any:
     """The model on the meta device, in evaluation mode: all modules, no weights.
 
@@ -30,6 +34,7 @@ def outline(
         form: How its quantized weights are stored; None for an unquantized checkpoint.
         device: Where the buffers lie.
         trust_remote_code: Whether the checkpoint's own Python may run.
+        dtype: In which it computes; None for its own.
 
     Raises:
         BackendUnavailableError: The installed transformers lacks the architecture.
@@ -38,7 +43,7 @@ def outline(
     with hf_model.quiet():
         config = hf_class.config(checkpoint, trust_remote_code)
         model_class = hf_class.model_class(checkpoint, config, trust_remote_code)
-        dtype = hf_class.dtype(checkpoint, config)
+        dtype = dtype or hf_class.dtype(checkpoint, config)
         shapes = _shapes(checkpoint, form, dtype)
         try:
             model, info = model_class.from_pretrained(
@@ -139,6 +144,11 @@ class Weights:
             for name in self._meta
             if name.startswith(start) and (recurse or "." not in name[len(start) :])
         )
+
+    def stored_bytes(self, parameter: str) -> int:
+        """What a parameter takes in the files; 0 for one that is another's by tying."""
+        stored = (name for name, _ in self._sources.get(parameter, ()))
+        return sum(self._checkpoint.tensors[name].nbytes for name in stored)
 
     def load(self, names: Iterable[str]) -> None:
         """Decode these into the model, unless they are there.
