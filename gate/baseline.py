@@ -5,10 +5,11 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from gate import digests, records
+from gate import digests, duration, records
 from gate.checkpoint import CONFIG_MAX_BYTES, Checkpoint, escapes
 from gate.errors import (
     BaselineError,
@@ -22,6 +23,9 @@ from gate.records import EvalResult, TaskSetup
 from gate.settings import BASELINES
 
 DIRECTORY = BASELINES
+
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far another machine's clock may be ahead of this one's."""
 
 CONFIG_IGNORED = frozenset(
     {"quantization_config", "compression_config", "transformers_version", "dtype", "torch_dtype"}
@@ -46,6 +50,7 @@ class Conditions:
     Attributes:
         tokens_digests: By the name of each perplexity text, see `PerplexityResult`.
         optional: Names of texts without a limit, which a baseline may lack.
+        api: By which a server was asked; None where it was none.
     """
 
     setups: tuple[TaskSetup, ...]
@@ -54,6 +59,7 @@ class Conditions:
     config_digest: str
     backend: str
     activations: str
+    api: str | None = None
     tokens_digests: Mapping[str, str] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
     device: str | None = None
@@ -70,6 +76,7 @@ class Conditions:
             config_digest=result.config_digest,
             backend=result.backend,
             activations=result.activations,
+            api=_api(result),
             tokens_digests={text.name: text.tokens_digest for text in result.perplexities},
             device=result.device,
             dtype=result.dtype,
@@ -162,6 +169,8 @@ def fingerprint(result: EvalResult) -> str:
     }
     if kept:
         made["distributions"] = sorted(kept)
+    if result.served is not None:
+        made["served"] = result.served.model_dump(mode="json", exclude={"host"})
     return _digest(made)
 
 
@@ -255,6 +264,34 @@ def _none(
     )
 
 
+def require_young(
+    made: str, longest: str | None, command: str, *, now: datetime | None = None
+) -> None:
+    """Refuse a baseline that is older than the settings allow.
+
+    Args:
+        made: When it was measured, as it says.
+        longest: For example `90d`; None for any age.
+        command: What makes it anew.
+
+    Raises:
+        BaselineError: It is too old, or says no date that can be.
+    """
+    if longest is None:
+        return
+    again = f"Measure it again: {command}"
+    try:
+        age = (now or datetime.now(UTC)) - datetime.fromisoformat(made).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise BaselineError(f"the baseline does not say when it was made: {made}", again) from error
+    if age < -CLOCK_SKEW:
+        raise BaselineError(f"the baseline was made at {made}, which is still to come", again)
+    if age > duration.parse(longest, "age of a baseline"):
+        raise BaselineError(
+            f"the baseline is {age.days} days old, made at {made}; max_age is {longest}", again
+        )
+
+
 def require_comparable(
     baseline: EvalResult, conditions: Conditions, path: Path, command: str | None = None
 ) -> None:
@@ -285,7 +322,8 @@ def warnings(baseline: EvalResult, conditions: Conditions) -> tuple[str, ...]:
     found = []
     if baseline.config_digest != conditions.config_digest:
         found.append("config.json differs from the baseline's beyond its quantization")
-    for name in ("device", "dtype"):
+    # Two models of a server never have the same name.
+    for name in () if conditions.api is not None else ("device", "dtype"):
         ours = getattr(conditions, name)
         if ours is not None and ours != getattr(baseline, name):
             found.append(_difference(name, getattr(baseline, name), ours))
@@ -301,6 +339,9 @@ def _mismatches(baseline: EvalResult, conditions: Conditions) -> Iterator[str]:
     backends = {baseline.backend, conditions.backend}
     if len(backends) > 1 and "replay" not in backends:
         yield _difference("backend", baseline.backend, conditions.backend)
+    # By api: chat the server's own template made the prompts.
+    elif _api(baseline) != conditions.api:
+        yield _difference("the server's api", _api(baseline), conditions.api)
     # An unquantized baseline quantizes no activations, whatever the candidate does.
     if baseline.format is not None and baseline.activations != conditions.activations:
         yield _difference("activations", baseline.activations, conditions.activations)
@@ -345,6 +386,10 @@ def stated(result: EvalResult) -> tuple[TaskSetup, ...]:
         return "keep" if any(split(answer.text)[1] for answer in written) else "strip"
 
     return tuple(setup.model_copy(update={"think": think(setup)}) for setup in result.setups)
+
+
+def _api(result: EvalResult) -> str | None:
+    return result.served.api if result.served else None
 
 
 def _setup_differences(baseline: TaskSetup, candidate: TaskSetup) -> Iterator[str]:

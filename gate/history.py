@@ -1,172 +1,237 @@
-"""The two commits of a change, by git where the clone holds them, else fetched or by the API."""
+"""Reports that are kept: what became of each checkpoint, run after run.
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple, Protocol
+They lie in the store of the baselines, apart from what pull requests share. What last passed is the
+measure of a release: on GitHub only what the default branch judged counts, whatever else was added.
+"""
 
-from gate.errors import GateError, GitError
-from gate.git import REMOTE, Repository
-from gate.trees import Entry
+import hashlib
+import os
+import posixpath
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
 
-Fetch = Callable[[Sequence[str], int | None], None]
-"""Fetches commits with so much history behind them, None for all; as `Repository.fetch`."""
+from gate import event, records
+from gate.errors import StoreError
+from gate.event import Event
+from gate.records import Entry, Label, Report
+from gate.store import Store
 
-DEPTHS = (64, 1024, None)
-"""History that is fetched in turn to find a merge base where no API tells it."""
+LANDED = frozenset({"push", "schedule", "workflow_dispatch"})
+"""Events whose commit is their branch's own; any other may run for what somebody proposes."""
 
-WHOLE_HISTORY = "Check out the whole history: fetch-depth: 0 for actions/checkout."
-
-
-class Change(NamedTuple):
-    """What to compare.
-
-    Attributes:
-        head: Revision that is judged; None only where there is nothing to compare.
-        base: Revision that it is compared with.
-        since: What `base` stands for. Without one, all that the head holds is new.
-    """
-
-    head: str | None
-    base: str | None = None
-    since: Literal["everything", "merge base", "commit", "nothing"] = "everything"
+KEPT_WEIGHTS = 2
+"""Of each checkpoint: what last passed, and what had passed before that, for when it is judged."""
 
 
-class Api(Protocol):
-    """What GitHub's API tells of commits that are not here."""
-
-    def tree(self, sha: str) -> Iterable[Entry]:
-        """Every file of a commit.
-
-        Raises:
-            GateError: The API cannot be reached, or leaves files out.
-        """
-        ...
-
-    def merge_base(self, base: str, head: str) -> str:
-        """The best common ancestor of two revisions."""
-        ...
+SHARED_FOR = timedelta(days=30)
+"""How long a verdict stays that a pull request's runs share."""
 
 
-class Commits(NamedTuple):
-    """Both commits with all of their files.
+class Released(NamedTuple):
+    """What last passed under a checkpoint's name.
 
     Attributes:
-        base: None where everything is new.
-        source: How they were read, in words.
+        content: SHA-256 of the report.
     """
 
-    base: str | None
-    head: str
-    base_entries: Sequence[Entry]
-    head_entries: Sequence[Entry]
-    source: str
+    content: str
+    report: Report
 
 
-def read(
-    repository: Repository, change: Change, fetch: Fetch | None = None, api: Api | None = None
-) -> Commits:
-    """Find and list both commits.
-
-    Args:
-        fetch: How to get commits that are not here; None to do without.
-        api: Whom to ask where that fails.
+def add(store: Store, report: Report) -> Entry:
+    """Keep a report; the same one twice is one entry.
 
     Raises:
-        GateError: Neither the clone nor the API tells.
+        StoreError: The store cannot be written.
+        GateError: The event that started this run cannot be read.
     """
-    clone = _Clone(repository, fetch, api)
-    head = change.head or "HEAD"
+    label = Label(
+        kind="report",
+        key=_key(_name(report)),
+        model=report.checkpoint,
+        revision=report.revision,
+        date=report.date,
+        facts=_facts(report, event.read(os.environ)),
+    )
+    return store.put(label, report.model_dump_json().encode())
+
+
+def entries(store: Store, checkpoint: str | None = None) -> tuple[Entry, ...]:
+    """What is kept, newest first.
+
+    Args:
+        checkpoint: Its name, as reports show it; None for all.
+
+    Raises:
+        StoreError: The store, or an entry in it, cannot be read.
+    """
+    return store.entries("report", None if checkpoint is None else _key(_plain(checkpoint)))
+
+
+def report(store: Store, entry: Entry) -> Report:
+    """The report of an entry.
+
+    Raises:
+        StoreError: It is missing or damaged.
+        GateError: It is of a newer version, or no report.
+    """
+    return records.decode(store.document(entry), Report, Path(f"report {entry.short}"))
+
+
+def named(store: Store, name: str) -> Entry:
+    """The report of a digest's beginning, or the newest one about a checkpoint.
+
+    Raises:
+        StoreError: There is none, or several digests begin like that.
+    """
+    by_digest = [e for e in entries(store) if len(name) >= 4 and e.content.startswith(name)]
+    if len({entry.content for entry in by_digest}) > 1:
+        raise StoreError(f"several reports begin with {name}", "Give more of the digest.")
+    for entry in (*by_digest, *entries(store, name)):
+        return entry
+    raise StoreError(
+        f"{store.shown} holds no report {name}", "See what it holds: gate history list"
+    )
+
+
+def name(checkpoint: str, revision: str | None, files: Sequence[str]) -> str:
+    """By what a checkpoint is known from run to run: without its revision, with its first file."""
+    pin = f"@{revision}" if revision else ""
+    return _plain("/".join([checkpoint.removesuffix(pin), *files[:1]]))
+
+
+def released(store: Store, name: str, weights: str) -> Released | None:
+    """What passed last under a name: other weights, measured, by settings that decide.
+
+    Args:
+        store: That holds the history.
+        name: See `name`.
+        weights: Digest of those that are judged now.
+
+    Raises:
+        StoreError: The store, or an entry in it, cannot be read.
+        GateError: A report is of a newer version, or none.
+    """
+    started = event.read(os.environ)
+    for entry in store.newest("report", _key(name)):
+        facts = entry.facts
+        if facts.get("outcome") != "pass" or facts.get("weights", weights) == weights:
+            continue
+        if "advisory" in facts or not _landed(facts, started):
+            continue
+        kept = report(store, entry)
+        # An entry is short and says what to look at; what counts is the report itself.
+        if _passed(kept) and _name(kept) == name and _weights(kept) != weights:
+            return Released(entry.content, kept)
+    return None
+
+
+def prune(store: Store, keep: int, max_age: timedelta) -> int:
+    """Forget old reports, and verdicts that pull requests shared; how many.
+
+    Args:
+        keep: How many reports of each checkpoint and branch stay.
+        max_age: Older reports go, too.
+
+    Raises:
+        StoreError: The store cannot be read or written.
+    """
+    now = datetime.now(UTC)
+    gone = [*superseded(entries(store), keep, now - max_age)]
+    gone += [e for e in store.entries("candidate") if moment(e) < now - SHARED_FOR]
+    for entry in gone:
+        store.remove(entry)
+    return len(gone)
+
+
+def superseded(reports: Sequence[Entry], keep: int, before: datetime) -> Iterator[Entry]:
+    """Those that may go: beyond the newest few of their checkpoint and branch, or too old.
+
+    What passed last stays whatever its age: the next release is measured against it.
+
+    Args:
+        reports: Newest first.
+        keep: How many of each stay.
+        before: Older ones go.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    passed: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for entry in reports:
+        place = (entry.key, entry.facts.get("branch", ""))
+        counts[place] += 1
+        weights, known = entry.facts.get("weights"), passed[place]
+        if entry.facts.get("outcome") == "pass" and weights and weights not in known:
+            known.add(weights)
+            if len(known) <= KEPT_WEIGHTS:
+                continue
+        if counts[place] > keep or moment(entry) < before:
+            yield entry
+
+
+def moment(entry: Entry) -> datetime:
+    """When what an entry names was measured; of what has no date, still to come."""
     try:
-        return clone.read(head, change)
-    except GitError as error:
-        if api is None:
-            raise
-        try:
-            return _by_api(api, head, change)
-        except GateError as failed:
-            raise GitError(
-                f"{error.message}; the API does not tell either: {failed.message}", WHOLE_HISTORY
-            ) from failed
+        return datetime.fromisoformat(entry.date).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return datetime.max.replace(tzinfo=UTC)
 
 
-def _by_api(api: Api, head: str, change: Change) -> Commits:
-    base = change.base.removeprefix(f"{REMOTE}/") if change.base else None
-    if base is not None and change.since == "merge base":
-        base = api.merge_base(base, head)
-    before = list(api.tree(base)) if base else []
-    return Commits(base, head, before, list(api.tree(head)), "API")
+def _facts(report: Report, started: Event | None) -> dict[str, str]:
+    """What a look-up needs; where and why it was added is this run's, not the report's word."""
+    result, policy = report.evaluation, report.policy
+    found = {
+        "outcome": report.verdict.outcome,
+        "stage": report.verdict.stage,
+        "advisory": "yes" if policy is not None and policy.advisory else None,
+        "weights": result.weights_digest if result else None,
+        "format": report.lint.format,
+        "policy": report.policy_digest,
+        "measured": ", ".join(setup.task for setup in result.setups) if result else None,
+        "device": result.device if result else None,
+        "run": str(report.run_id) if report.run_id else None,
+        **(origin(started) if started else {}),
+    }
+    return {key: value for key, value in found.items() if value}
 
 
-class _Clone:
-    """A clone that may lack history."""
+def origin(started: Event) -> dict[str, str | None]:
+    """Where on GitHub something is kept from."""
+    return {
+        "repository": started.repository,
+        "event": started.name,
+        "branch": started.head_ref,
+    }
 
-    def __init__(self, repository: Repository, fetch: Fetch | None, api: Api | None) -> None:
-        self._repository, self._fetch, self._api = repository, fetch, api
-        self._fetched = False
 
-    def read(self, head: str, change: Change) -> Commits:
-        """Both commits.
+def _landed(facts: dict[str, str], started: Event | None) -> bool:
+    """Whether a report counts here: on GitHub those of this repository's default branch."""
+    return started is None or (
+        facts.get("event") in LANDED
+        and facts.get("repository") == started.repository
+        and facts.get("branch") == (started.default_branch or "")
+    )
 
-        Raises:
-            GitError: One of them is not here and cannot be fetched.
-        """
-        judged = self._commit(head)
-        base = self._base(judged, change)
-        tree = self._repository.tree
-        source = "git, base commit fetched" if self._fetched else "git"
-        return Commits(base, judged, tree(base) if base else [], tree(judged), source)
 
-    def _base(self, head: str, change: Change) -> str | None:
-        if change.base is None:
-            return None
-        if change.since == "merge base":
-            return self._merge_base(change.base, head)
-        return self._commit(change.base)
+def _name(report: Report) -> str:
+    return name(report.checkpoint, report.revision, report.files)
 
-    def _commit(self, revision: str) -> str:
-        found = self._repository.commit(revision)
-        if found is None:
-            self._get([revision], 1 if self._repository.is_shallow else None)
-            found = self._repository.commit(revision)
-        if found is None:
-            raise GitError(f"this clone does not hold commit {revision}", WHOLE_HISTORY)
-        return found
 
-    def _merge_base(self, base: str, head: str) -> str:
-        """The merge base; in a shallow clone by the API, or by fetching ever more history."""
-        known = self._repository.commit(base)
-        found = self._repository.merge_base(known, head) if known else None
-        if found:
-            return found
-        if not self._repository.is_shallow:
-            found = self._repository.merge_base(self._commit(base), head)
-        else:
-            told = self._told(base, head)
-            found = self._commit(told) if told else self._deepened(base, head)
-        if found is None:
-            raise GitError(f"{base} and {head} have no common history", "Name another --base.")
-        return found
+def _passed(report: Report) -> bool:
+    advisory = report.policy is not None and report.policy.advisory
+    return report.verdict.outcome == "pass" and not advisory and report.evaluation is not None
 
-    def _told(self, base: str, head: str) -> str | None:
-        """What the API says; None where there is none that answers."""
-        if self._api is None:
-            return None
-        try:
-            return self._api.merge_base(base.removeprefix(f"{REMOTE}/"), head)
-        except GateError:
-            return None
 
-    def _deepened(self, base: str, head: str) -> str | None:
-        for depth in DEPTHS:
-            self._get([base, head], depth)
-            known = self._repository.commit(base)
-            found = self._repository.merge_base(known, head) if known else None
-            if found:
-                return found
-        return None
+def _weights(report: Report) -> str | None:
+    return report.evaluation.weights_digest if report.evaluation else None
 
-    def _get(self, revisions: Sequence[str], depth: int | None) -> None:
-        """Fetch, unless this clone is to do without."""
-        if self._fetch is None:
-            raise GitError(f"this clone does not hold commit {revisions[0]}", WHOLE_HISTORY)
-        self._fetch(revisions, depth)
-        self._fetched = True
+
+def _plain(name: str) -> str:
+    """A path in one spelling."""
+    return posixpath.normpath(name)
+
+
+def _key(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()

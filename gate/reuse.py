@@ -1,24 +1,33 @@
-"""Verdicts that are kept on this machine: the same bytes are not judged twice by the same rules.
+"""Verdicts that are kept: the same bytes are not judged twice by the same rules.
 
 A label, a merge queue or a second try starts the gate again and changes nothing of what it judges.
 The kept report is named by everything that decides it. Who can write to the directory can write a
 verdict: it belongs to the account that runs the gate, like its configuration.
+
+Runs about a change share verdicts across machines, in the store of the settings. Whoever can start
+such a run can write there what they like, so no other run believes it: what the default branch or a
+tag says, from the history to a release, is judged where it is said.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-from gate import __version__, preflight
+from gate import __version__, baseline, event, history, preflight, records, store
 from gate.checkpoint import CONFIG_MAX_BYTES, Checkpoint
-from gate.errors import CheckpointError, GateError
-from gate.records import Report, read, write
+from gate.errors import BaselineError, CheckpointError, GateError
+from gate.records import Label, Report, read, write
 from gate.request import Request, Subject
+from gate.store import Store
 
 MOST_REPORTS = 200
 """Kept at a time; beyond, the one that was used longest ago goes."""
+
+SHARING = frozenset({"pull_request", "merge_group"})
+"""Events whose workflow is the change's own: what it could forge here, it could say anyway."""
 
 MOST_BYTES = 64 * 2**20
 """Of one kept report: what is larger was not written by this."""
@@ -31,16 +40,34 @@ class Kept:
         directory: Holds all of them.
         request: What was asked; its `reuse` says whether a kept verdict will do.
         subject: The opened checkpoint.
+        measure: What else decides the verdict.
     """
 
-    def __init__(self, directory: Path, request: Request, subject: Subject) -> None:
-        self.reuse = request.reuse
-        key = None if self.reuse is None else _key(request, subject)
-        self.path = directory / f"{key}.json" if key else None
+    def __init__(
+        self, directory: Path, request: Request, subject: Subject, measure: str | None = None
+    ) -> None:
+        self.request, self.subject = request, subject
+        self.key = None if request.reuse is None else _key(request, subject, measure)
+        self.path = directory / f"{self.key}.json" if self.key else None
 
     def report(self) -> Report | None:
         """The kept report; None where there is none, it is unreadable, or another is wanted."""
-        if self.path is None or not self.reuse:
+        if not self.request.reuse:
+            return None
+        found = self._here() or self._shared()
+        return found if found is not None and self._by_a_young_baseline(found) else None
+
+    def keep(self, report: Report) -> None:
+        """Keep a report, and let the oldest ones go."""
+        # One that cannot be kept is a verdict all the same.
+        with contextlib.suppress(OSError, GateError):
+            self._keep_here(report)
+        with contextlib.suppress(OSError, GateError):
+            self._share(report)
+
+    def _here(self) -> Report | None:
+        """What this machine kept."""
+        if self.path is None:
             return None
         try:
             if self.path.stat().st_size > MOST_BYTES:
@@ -51,16 +78,69 @@ class Kept:
             return None
         return found
 
-    def keep(self, report: Report) -> None:
-        """Keep a report, and let the oldest ones go."""
+    def _keep_here(self, report: Report) -> None:
         if self.path is None:
             return
-        # One that cannot be kept is a verdict all the same.
-        with contextlib.suppress(OSError, GateError):
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write(self.path, report)
-            for _, old in sorted(map(_used, self.path.parent.glob("*.json")))[:-MOST_REPORTS]:
-                old.unlink(missing_ok=True)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write(self.path, report)
+        for _, old in sorted(map(_used, self.path.parent.glob("*.json")))[:-MOST_REPORTS]:
+            old.unlink(missing_ok=True)
+
+    def _shared(self) -> Report | None:
+        """What another run about the same change kept in the store."""
+        try:
+            shared = _store(self.request)
+            if shared is None or self.key is None:
+                return None
+            for entry in shared.newest("candidate", self.key):
+                content = shared.document(entry)
+                if len(content) > MOST_BYTES or not _from_here(entry.facts):
+                    continue
+                found = records.decode(content, Report, Path(f"verdict {entry.short}"))
+                if self._is_about_this(found):
+                    return found
+        except (OSError, GateError):
+            return None
+        return None
+
+    def _share(self, report: Report) -> None:
+        shared = _store(self.request)
+        if shared is None or self.key is None:
+            return
+        started = event.read(os.environ)
+        facts = {"outcome": report.verdict.outcome, "run": str(report.run_id or "")}
+        facts |= {k: v for k, v in history.origin(started).items() if v} if started else {}
+        label = Label(
+            kind="candidate",
+            key=self.key,
+            model=report.checkpoint,
+            revision=report.revision,
+            date=report.date,
+            facts=facts,
+        )
+        shared.put(label, report.model_dump_json().encode())
+
+    def _by_a_young_baseline(self, found: Report) -> bool:
+        """Whether the settings would still allow the baseline that it was compared with."""
+        if found.baseline is None:
+            return True
+        try:
+            baseline.require_young(found.baseline.date, self.request.settings.max_age, "")
+        except BaselineError:
+            return False
+        return True
+
+    def _is_about_this(self, found: Report) -> bool:
+        """Whether a report speaks of these bytes and settings, wherever it lies."""
+        if found.settings != self.request.settings.model_dump(mode="json"):
+            return False
+        if found.evaluation is None:
+            return found.verdict.outcome == "fail"
+        return (
+            found.digests == self.subject.digests
+            and found.evaluation.weights_digest == self.subject.weights_digest
+            and found.policy_digest == self.request.policy_digest
+        )
 
 
 def again(kept: Report, now: Report) -> Report:
@@ -70,9 +150,44 @@ def again(kept: Report, now: Report) -> Report:
         kept: What was measured and decided then.
         now: The same checkpoint, as this request names and sees it.
     """
-    same = ("checkpoint", "revision", "files", "command", "policy", "date", "duration_s")
+    same = (
+        "checkpoint", "revision", "files", "command", "policy", "run_id", "date", "duration_s",
+    )  # fmt: skip
     fresh = {name: getattr(now, name) for name in same}
-    return kept.model_copy(update={**fresh, "reused_from": kept.reused_from or kept.date})
+    origin = {
+        "reused_from": kept.reused_from or kept.date,
+        "reused_run": kept.reused_run or kept.run_id,
+        "previous": None,  # another may have passed since
+    }
+    return kept.model_copy(update={**fresh, **origin})
+
+
+def _store(request: Request) -> Store | None:
+    """Where verdicts are shared; None where one from there must not be believed.
+
+    Raises:
+        GateError: The event that started this run cannot be read.
+    """
+    address, started = request.settings.store, event.read(os.environ)
+    if address is None:
+        return None
+    if started is None:
+        # A pipeline that is not GitHub's does not say whether it is about a change.
+        return None if os.environ.get("CI") else store.at(address, request.root)
+    if started.fork or started.name not in SHARING:
+        return None
+    trusted = request.trusted
+    if started.name == "merge_group" and (trusted is None or trusted.record.advisory):
+        return None
+    return store.at(address, request.root)
+
+
+def _from_here(facts: Mapping[str, str]) -> bool:
+    """Whether a run about a change of this repository kept it; anywhere else, whoever did."""
+    started = event.read(os.environ)
+    return started is None or (
+        facts.get("repository") == started.repository and facts.get("event") in SHARING
+    )
 
 
 def _used(path: Path) -> tuple[float, Path]:
@@ -82,9 +197,12 @@ def _used(path: Path) -> tuple[float, Path]:
         return 0.0, path
 
 
-def _key(request: Request, subject: Subject) -> str | None:
-    """SHA-256 over everything that decides the verdict; None where weights cannot be read."""
+def _key(request: Request, subject: Subject, measure: str | None) -> str | None:
+    """SHA-256 over everything that decides the verdict; None where that is not known."""
     settings = request.settings
+    # What a server serves may change while these files stay the same.
+    if settings.backend == "server":
+        return None
     try:
         weights, others = subject.weights_digest, _other_files(subject.checkpoint)
     except (OSError, CheckpointError):
@@ -102,6 +220,7 @@ def _key(request: Request, subject: Subject) -> str | None:
         "policy": request.policy_digest,
         "baseline": _named_baseline(request.baseline),
         "full": request.full,
+        "measure": measure,
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 

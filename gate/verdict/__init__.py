@@ -8,6 +8,7 @@ from gate.verdict.combining import MEAN, POOLED
 from gate.verdict.comparing import compare
 from gate.verdict.deciding import MEASURE_MORE, decide
 from gate.verdict.drifting import DRIFT, require_distributions
+from gate.verdict.released import compare_released, require_points, with_released
 from gate.verdict.soundness import MIN_BUDGET, check_baseline
 from gate.verdict.speed import PEAK_MEMORY, SPEED, SPEED_METRIC, speed_concerns
 from gate.verdict.suites import concerns, suite_outcomes
@@ -25,11 +26,14 @@ __all__ = [
     "SPEED_METRIC",
     "check_baseline",
     "compare",
+    "compare_released",
     "concerns",
     "condemned",
     "decide",
     "ratio_limit",
     "require_distributions",
+    "require_points",
     "speed_concerns",
     "suite_outcomes",
+    "with_released",
 ]

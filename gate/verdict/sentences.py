@@ -41,6 +41,7 @@ def budget_sentence(
     moved: paired.Change,
     retention: float,
     min_score: Decimal | None = None,
+    whose: str = "the baseline",
 ) -> str:
     """For example: "ifeval acc: may lose 20 net, lost 12 (28 lost, 16 gained); 0.970 retained"."""
     if math.isnan(moved.net_loss):
@@ -51,7 +52,7 @@ def budget_sentence(
     if may and min_score is not None:
         may = f"may lose {points(float(allowed or 0))} net to a score of {min_score}, "
     sides = f"({points(moved.losses)} lost, {points(moved.gains)} gained)"
-    share = f"; {retention:.3f} of the baseline" if math.isfinite(retention) else ""
+    share = f"; {retention:.3f} of {whose}" if math.isfinite(retention) else ""
     return f"{name}: {may}{did}{' net' if not may else ''} {sides}{share}"
 
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gate import event
+from gate.commits import Change
 from gate.errors import GateError
-from gate.github import event
-from gate.github.event import Event
-from gate.history import Change
+from gate.event import Event
 
-PAYLOADS = Path(__file__).parent.parent / "fixtures" / "webhooks"
+PAYLOADS = Path(__file__).parent / "fixtures" / "webhooks"
 SHA = "a" * 40
 
 

@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gate.commits import Change
 from gate.errors import GateError
 from gate.git import REMOTE, SHA
-from gate.history import Change
 
 PULL_REQUESTS = frozenset({"pull_request", "pull_request_target"})
+CHANGES = PULL_REQUESTS | {"merge_group"}
+"""Events that are about what somebody proposes: the base commit says by what it is judged."""
+
 QUEUED = re.compile(r"gh-readonly-queue/.+/pr-(\d{1,18})-[0-9a-f]+")
 """The branch of a merge queue; where a group holds several, only the last one is named."""
 
@@ -74,7 +77,7 @@ class Event(NamedTuple):
             raise self._lacks("the commit that is judged")
         if base is not None:
             return Change(judged, base, "merge base")
-        if self.name in PULL_REQUESTS | {"merge_group"}:
+        if self.name in CHANGES:
             if self.base_sha is None:
                 raise self._lacks("the base branch's commit")
             queued = self.name == "merge_group"
@@ -133,6 +136,12 @@ def read(environ: Mapping[str, str]) -> Event | None:
         run_id=_run_id(payload, environ),
         payload=payload,
     )
+
+
+def own_run_id(environ: Mapping[str, str]) -> int | None:
+    """GitHub's number of the run that this process is part of; None elsewhere."""
+    own = environ.get("GITHUB_RUN_ID", "")
+    return int(own) if own.isascii() and own.isdigit() and len(own) < 19 else None
 
 
 BASES = {
@@ -236,6 +245,4 @@ def _labels(payload: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _run_id(payload: Mapping[str, Any], environ: Mapping[str, str]) -> int | None:
-    own = environ.get("GITHUB_RUN_ID", "")
-    number = int(own) if own.isascii() and own.isdigit() and len(own) < 19 else None
-    return _number(payload, "workflow_run", "id") or number
+    return _number(payload, "workflow_run", "id") or own_run_id(environ)
