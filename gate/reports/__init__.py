@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from gate.records import Report
-from gate.reports import github, json, junit, markdown, sarif, text
+from gate.reports import github, html, json, junit, markdown, sarif, text
 
 
 class Render(Protocol):
@@ -17,6 +17,7 @@ class Render(Protocol):
 REPORTS: dict[str, Render] = {
     "text": text.render,
     "markdown": markdown.render,
+    "html": html.render,
     "json": json.render,
     "sarif": sarif.render,
     "junit": junit.render,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from gate.records import CanaryAnswer, Flip, InstructionChange, Report
 from gate.reports import wording
-from gate.reports.markdown import code, escape, escape_lines, fold, left_table, table
+from gate.reports.markup import code, escape, escape_lines, fold, left_table, table
 from gate.reports.shorten import Detail
 
 MOST_INSTRUCTIONS = 5
@@ -17,7 +17,8 @@ def instructions(report: Report) -> Iterator[str]:
     worse = [change for change in report.instructions if change.candidate < change.baseline]
     if not worse:
         return
-    rows = [_instruction(change) for change in worse[:MOST_INSTRUCTIONS]]
+    cells = [instruction(change) for change in worse[:MOST_INSTRUCTIONS]]
+    rows = [[code(kind), *figures] for kind, *figures in cells]
     shown = [f"**Instructions that it follows less often** ({code(worse[0].metric)})"]
     shown.append(table(INSTRUCTIONS, rows))
     if report.verdict.outcome == "fail":
@@ -26,10 +27,11 @@ def instructions(report: Report) -> Iterator[str]:
         yield from fold("Instructions that it follows less often", iter(shown[1:]))
 
 
-def _instruction(change: InstructionChange) -> list[str]:
+def instruction(change: InstructionChange) -> tuple[str, ...]:
+    """One row below `INSTRUCTIONS`, not yet escaped."""
     moved = f"{change.candidate - change.baseline:+,.0f}".replace("-", "\N{MINUS SIGN}")
     before, after = wording.points(change.baseline), wording.points(change.candidate)
-    return [code(change.kind), f"{change.n:,}", before, after, moved]
+    return change.kind, f"{change.n:,}", before, after, moved
 
 
 def documents(report: Report) -> int:
@@ -52,9 +54,14 @@ def canary(report: Report, detail: Detail) -> Iterator[str]:
 def flips(report: Report, detail: Detail) -> Iterator[str]:
     """A few documents with another score, both answers side by side."""
     if report.flips:
-        total = sum(_moved(report, *key) for key in dict.fromkeys(map(_key, report.flips)))
-        title = f"{len(report.flips)} of {max(total, len(report.flips)):,} documents"
-        yield from fold(f"{title} that are scored differently", _listed_flips(report, detail))
+        yield from fold(flips_title(report), _listed_flips(report, detail))
+
+
+def flips_title(report: Report) -> str:
+    """For example: "10 of 81 documents that are scored differently"."""
+    total = sum(_moved(report, *key) for key in dict.fromkeys(map(_key, report.flips)))
+    shown = len(report.flips)
+    return f"{shown} of {max(total, shown):,} documents that are scored differently"
 
 
 def _key(flip: Flip) -> tuple[str, str]:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from gate.records import Detection, GateRun, Report
 from gate.reports import answers, section, wording
-from gate.reports.markdown import ICONS, advice, code, escape, left_table, link, unbroken
+from gate.reports.markdown import ICONS
+from gate.reports.markup import advice, code, escape, left_table, link, unbroken
 from gate.reports.shorten import FULL, Detail, fitted
 
 LIMIT = 60_000
@@ -105,12 +106,9 @@ def _heading(run: GateRun, entries: Sequence[Entry]) -> str:
 
 def _close(entries: Sequence[Entry]) -> bool:
     """Whether the overall verdict hangs on a metric whose interval holds the limit."""
-    reports = [entry.report for entry in entries if entry.status == entries[0].status]
-    decided = [[c for c in report.verdict.comparisons if c.outcome] for report in reports if report]
-    if entries[0].status == "pass":
-        return any(c.borderline for comparisons in decided for c in comparisons)
-    failed = [c for comparisons in decided for c in comparisons if c.outcome == "fail"]
-    return bool(failed) and len(decided) == len(reports) and all(c.borderline for c in failed)
+    worst = [entry.report for entry in entries if entry.status == entries[0].status]
+    close = [report is not None and section.borderline(report) for report in worst]
+    return any(close) if entries[0].status == "pass" else all(close)
 
 
 def _reason_and_fix(run: GateRun, entries: Sequence[Entry]) -> Iterator[str]:
@@ -145,7 +143,8 @@ def _notices(run: GateRun) -> Iterator[str]:
         waiver = run.waiver
         yield (
             f"**Waived** by {code(waiver.by)} with the label {code(waiver.label)}, "
-            f"until {escape(moment(waiver.expires))}. It does not block, and it is not a pass."
+            f"until {escape(wording.moment(waiver.expires))}. It does not block, and it is not a "
+            "pass."
         )
     policy, detection = run.policy, run.detection
     if policy is not None and policy.advisory:
@@ -244,11 +243,6 @@ def _left_out(entries: Sequence[Entry], detail: Detail) -> list[str]:
     if len(entries) > 1 and detail.rows < len(entries):
         left.append(f"{wording.count(len(entries) - detail.rows, 'row')} of the table")
     return left
-
-
-def moment(date: str) -> str:
-    """A date of the records as one reads it: minutes, in UTC."""
-    return date[:16].replace("T", " ") + " UTC" if date.endswith(("Z", "+00:00")) else date
 
 
 def _footer(run: GateRun) -> str:

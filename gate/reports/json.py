@@ -9,9 +9,9 @@ def render(*reports: Report) -> str:
     Several are JSON Lines: one document a line.
     """
     indent = 1 if len(reports) == 1 else None
-    return "".join(_inert(report.model_dump_json(indent=indent)) + "\n" for report in reports)
+    return "".join(inert(report.model_dump_json(indent=indent)) + "\n" for report in reports)
 
 
-def _inert(document: str) -> str:
-    """The document without what a GitHub runner takes for a command when it is printed."""
+def inert(document: str) -> str:
+    """JSON, or a string of it, without what a GitHub runner takes for a command when shown."""
     return document.replace("##[", "#\\u0023[")

@@ -100,6 +100,12 @@ def _canary(report: Report) -> Iterator[Element]:
 
 
 def _metrics(report: Report) -> Iterator[Element]:
+    last = report.previous.comparisons if report.previous else ()
+    for found in last:
+        if found.outcome is not None:
+            failure = () if found.outcome == "pass" else (found.reason,)
+            name = f"{found.task} {found.metric}"
+            yield _case("released", name, failure=failure, told=found.reason)
     for found in report.verdict.comparisons:
         name = f"{found.task} {found.metric}"
         if found.outcome is None:

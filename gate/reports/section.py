@@ -2,25 +2,12 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from itertools import chain
 
 from gate.records import BaselineInfo, Comparison, Finding, GateRun, Report
-from gate.reports import answers, evidence, findings, metrics, speed, wording
-from gate.reports.markdown import (
-    ICONS,
-    advice,
-    code,
-    drift_table,
-    escape,
-    fence,
-    fold,
-    left_table,
-    speed_table,
-    suite_table,
-    table,
-    unbroken,
-)
+from gate.reports import answers, diagnosed, evidence, findings, metrics, speed, wording
+from gate.reports.markdown import ICONS, drift_table, previous_table, speed_table, suite_table
+from gate.reports.markup import advice, code, escape, fence, fold, left_table, table, unbroken
 from gate.reports.shorten import Detail
 from gate.verdict import POOLED
 
@@ -48,6 +35,7 @@ def blocks(run: GateRun, report: Report, detail: Detail) -> Iterator[str]:
     yield from _change(run, report)
     yield from _figures(report)
     yield from answers.instructions(report)
+    yield from diagnosed.blocks(report)
     measured = speed_table(report.evaluation)
     if measured:
         yield from fold(speed.TITLE, measured[1:])
@@ -81,6 +69,15 @@ def reason(report: Report) -> str:
     return said
 
 
+def borderline(report: Report) -> bool:
+    """Whether the verdict hangs on metrics whose interval holds the limit."""
+    decided = [c for c in report.verdict.comparisons if c.outcome]
+    if report.verdict.outcome == "pass":
+        return any(c.borderline for c in decided)
+    failed = [c for c in decided if c.outcome == "fail"]
+    return bool(failed) and all(c.borderline for c in failed)
+
+
 def retained(comparison: Comparison) -> str:
     """A cell: what is retained, or the ratio, and the budget that this used."""
     *_, share, _, _, _ = metrics.cells(comparison)
@@ -99,15 +96,6 @@ def budget_used(comparison: Comparison) -> str:
     if room > 0 and math.isfinite(c.retention):
         return f"{100 * max(0.0, c.retention - 1) / room:.0f} %"
     return ""
-
-
-def age(made: str, now: str) -> str:
-    """For example "12 days old", by the calendar; empty if either is no date."""
-    try:
-        days = (datetime.fromisoformat(now).date() - datetime.fromisoformat(made).date()).days
-    except ValueError:
-        return ""
-    return "made today" if days <= 0 else f"{wording.count(days, 'day')} old"
 
 
 def findings_beyond(report: Report, detail: Detail) -> int:
@@ -139,9 +127,9 @@ def _figures(report: Report) -> Iterator[str]:
     yield from suite_table(report.verdict)
     if comparisons:
         yield table(METRICS, [_metric(comparison) for comparison in comparisons])
+    yield from previous_table(report)
     yield from drift_table(report.evaluation)
-    decisive = [c for c in comparisons if c.outcome == "fail" and c.early_stop is None]
-    yield from filter(None, (_certainty(c) for c in decisive[:1] if not c.borderline))
+    yield from map(escape, certainty(comparisons))
     yield from map(escape, metrics.marks(comparisons))
     if report.evaluation is None and not comparisons and report.verdict.outcome != "fail":
         yield "Static validation only: its quality was not measured."
@@ -168,22 +156,23 @@ def _metric(comparison: Comparison) -> list[str]:
     return [named, *map(unbroken, cells), f"**{escape(outcome)}**"]
 
 
-def _certainty(comparison: Comparison) -> str | None:
+def certainty(comparisons: Sequence[Comparison]) -> Iterator[str]:
     """Whether other documents would have told otherwise: the second half of "is it me?"."""
-    low, high = comparison.ci_low, comparison.ci_high
-    if low is None or high is None:
-        return None
-    side = "below" if comparison.higher_is_better else "above"
-    limit = metrics.limit(comparison).split()[-1]
-    return (
-        f"Chance does not explain it: the whole 95 % interval of what is retained, {low:.3f} to "
-        f"{high:.3f}, lies {side} the limit of {escape(limit)}."
+    failed = (c for c in comparisons if c.outcome == "fail" and c.early_stop is None)
+    first = next(failed, None)
+    if first is None or first.borderline or first.ci_low is None or first.ci_high is None:
+        return
+    side = "below" if first.higher_is_better else "above"
+    yield (
+        "Chance does not explain it: the whole 95 % interval of what is retained, "
+        f"{first.ci_low:.3f} to {first.ci_high:.3f}, lies {side} the limit of "
+        f"{metrics.limit(first).split()[-1]}."
     )
 
 
 def _baseline(info: BaselineInfo, now: str) -> str:
     named = f"{info.model}@{info.revision[:FINGERPRINT_DIGITS]}" if info.revision else info.model
-    parts = [code(named), age(info.date, now)]
+    parts = [code(named), wording.age(info.date, now)]
     if info.fingerprint:
         parts.append(f"fingerprint {code(info.fingerprint[:FINGERPRINT_DIGITS])}")
     return ", ".join(filter(None, parts))

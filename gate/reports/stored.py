@@ -29,6 +29,27 @@ def render(entries: Sequence[Entry], store: str, *, color: bool = False, width: 
     return rendered(table, color, width)
 
 
+def history(entries: Sequence[Entry], store: str, *, color: bool = False, width: int = 100) -> str:
+    """One row a kept report."""
+    if not entries:
+        return rendered(Text(f"{plain(store)} holds no such report"), color, width)
+    table = headed_table()
+    for name in ("digest", "checkpoint", "outcome", "branch", "run", "date"):
+        table.add_column(name, overflow="fold")
+    for entry in entries:
+        facts = entry.facts
+        cells = (
+            entry.short,
+            _model(entry),
+            facts.get("outcome", "").upper(),
+            facts.get("branch", ""),
+            facts.get("run", ""),
+            entry.date[:16].replace("T", " "),
+        )
+        table.add_row(*(Text(plain(cell)) for cell in cells))
+    return rendered(table, color, width)
+
+
 def details(entry: Entry, *, color: bool = False, width: int = 100) -> str:
     """Everything that is known of one."""
     grid = Table.grid(padding=(0, 2))

@@ -11,7 +11,18 @@ from rich.table import Table
 from rich.text import Text
 
 from gate.records import CanaryAnswer, Comparison, EvalResult, Finding, Report, Verdict
-from gate.reports import counts, drifts, evidence, findings, metrics, repeats, speed, wording
+from gate.reports import (
+    counts,
+    diagnosed,
+    drifts,
+    evidence,
+    findings,
+    metrics,
+    previous,
+    repeats,
+    speed,
+    wording,
+)
 from gate.reports.console import facts_grid, headed_table, rendered, styled, table_of, titled
 from gate.reports.wording import plain
 
@@ -53,8 +64,10 @@ def _report(report: Report) -> list[RenderableType]:
     if verdict.comparisons:
         parts.append(_metrics(verdict.comparisons))
         parts += _budgets(verdict.comparisons)
+    parts += titled(previous.TITLE, previous.COLUMNS, previous.rows(report), ())
     parts += _drifts(report.evaluation)
     parts += _speed(report.evaluation)
+    parts += diagnosed.parts(report)
     parts += _canary(verdict.canary)
     parts += [*_lint(report), *_layers(report)]
     facts = [("Lint", findings.summary(report.lint)), *evidence.facts(report.lint)]

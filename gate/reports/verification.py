@@ -15,6 +15,7 @@ def render(
     statement: Statement | None,
     refusals: Sequence[tuple[str, str]],
     unasked: Sequence[str] = (),
+    signer: str | None = None,
     *,
     color: bool = False,
     width: int = 100,
@@ -26,6 +27,7 @@ def render(
         statement: Which was compared; None where there is none.
         refusals: What is wrong and what to do about it; none for a checkpoint that may be released.
         unasked: What was not compared, in sentences.
+        signer: Whose signature was checked, if anybody's.
     """
     word, style = ("BLOCKED", "bold red") if refusals else ("VERIFIED", "bold green")
     lines: list[RenderableType] = [
@@ -36,6 +38,8 @@ def render(
     if statement is not None and not refusals:
         tests = plain(", ".join(statement.predicate.passed_tests))
         lines.append(Text(f"{count(len(statement.subject), 'file')} as judged; passed: {tests}"))
+        if signer is not None:
+            lines.append(Text(f"Signed by {plain(signer)}"))
     if statement is not None:
         lines += [Text(plain(sentence)) for sentence in unasked]
     return rendered(Group(*lines), color, width)

@@ -1,44 +1,22 @@
 """What reports say, the same in every form: sentences and table cells, not yet escaped."""
 
 import re
-import unicodedata
+from datetime import datetime
 
+from gate.plain import MAX_MESSAGE_CHARS as MAX_MESSAGE_CHARS
+from gate.plain import plain as plain
 from gate.records import EvalResult, LintResult, Policy, Report, Size, Verdict
 from gate.reports import counts, drifts
 
 VERDICTS = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE"}
 
-MAX_MESSAGE_CHARS = 600
 MAX_ANSWER_CHARS = 1500
 MAX_CANARY = 3
 MAX_CONCERNS = 10
 MOST_CHANGED = 10
 MAX_ALGORITHMS = 6
 
-# Terminal commands: CSI, OSC with its text, and two-byte escapes.
-_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]")
-
-
-def plain(text: str, *, lines: bool = False, limit: int = MAX_MESSAGE_CHARS) -> str:
-    """Untrusted text without terminal commands, control, zero-width and bidi characters.
-
-    Args:
-        lines: Keep line ends; otherwise every run of white space becomes one space.
-        limit: Characters that are kept.
-    """
-    text = _ANSI.sub("", text.replace("\r\n", "\n"))
-    kept = []
-    for char in text:
-        category = unicodedata.category(char)
-        if char == "\n" and lines:
-            kept.append(char)
-        elif char.isspace() or category in {"Zl", "Zp"}:
-            kept.append(" ")
-        elif category not in {"Cc", "Cf", "Cs", "Cn", "Co"}:
-            kept.append(char)
-    clean = "".join(kept)
-    clean = clean.strip("\n") if lines else " ".join(clean.split())
-    return clean if len(clean) <= limit else f"{clean[:limit]}…"
+_COMMAND = re.compile(r"([^:]*:) ((?:gate|git|pip|python|export) .+)")
 
 
 def verdict_word(report: Report) -> str:
@@ -51,6 +29,12 @@ def concerns(verdict: Verdict) -> list[str]:
     told = [f"{concern.message}. {concern.fix}" for concern in verdict.concerns[:MAX_CONCERNS]]
     rest = len(verdict.concerns) - MAX_CONCERNS
     return [*told, f"and {count(rest, 'more warning')}"] if rest > 0 else told
+
+
+def advice(text: str) -> tuple[str, str]:
+    """What to do, and the command at its end; empty where it ends with none."""
+    found = _COMMAND.fullmatch(text)
+    return (found[1], found[2]) if found else (text, "")
 
 
 def name(report: Report) -> str:
@@ -102,7 +86,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
     """Name and sentence of what else a reader wants to know, in order."""
     found: list[tuple[str, str]] = []
     if report.reused_from is not None:
-        sentence = f"from the run of {report.reused_from}: the same bytes under the same settings"
+        which = f"run {report.reused_run} of" if report.reused_run else "the run of"
+        sentence = f"from {which} {report.reused_from}: the same bytes under the same settings"
         found.append(("Reused", sentence))
     if report.policy is not None:
         found += policy_sentences(report.policy)
@@ -133,14 +118,28 @@ def facts(report: Report) -> list[tuple[str, str]]:
     if report.baseline is not None:
         base = report.baseline
         name = f"{base.model}@{base.revision}" if base.revision else base.model
-        found.append(("Baseline", f"{name}, {base.date}, {base.device}; {base.path}"))
+        old = age(base.date, report.date)
+        made = f"{base.date} ({old})" if old else base.date
+        found.append(("Baseline", f"{name}, {made}, {base.device}; {base.path}"))
         found += [("Warning", warning) for warning in base.warnings]
+    found += _last(report)
     if result is not None:
         found.append(("Run", run_sentence(result)))
     found.append(
         ("Took", f"{duration(report.duration_s)}; quant-gate {report.gate_version}, {report.date}")
     )
     return found
+
+
+def _last(report: Report) -> list[tuple[str, str]]:
+    """Name and sentence of what passed last, and of what could not be compared with it."""
+    last = report.previous
+    if last is None:
+        return []
+    run = f"run {last.run_id} of " if last.run_id else ""
+    whose = f"revision {last.revision}, " if last.revision else ""
+    told = f"{run}{last.date}, {whose}weights {last.weights_digest[:12]}"
+    return [("Passed last", told), *(("Not compared", said) for said in last.missing)]
 
 
 def policy_sentences(policy: Policy) -> list[tuple[str, str]]:
@@ -190,11 +189,25 @@ def run_sentence(result: EvalResult) -> str:
     return "; ".join(part for part in (said, result.batch_plan, versions) if part)
 
 
+def age(made: str, now: str) -> str:
+    """For example "12 days old", by the calendar; empty if either is no date."""
+    try:
+        days = (datetime.fromisoformat(now).date() - datetime.fromisoformat(made).date()).days
+    except ValueError:
+        return ""
+    return "made today" if days <= 0 else f"{count(days, 'day')} old"
+
+
 def duration(seconds: float) -> str:
     """For example: "4.2 s", "12 min 5 s"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def moment(date: str) -> str:
+    """A date of the records as one reads it: minutes, in UTC."""
+    return date[:16].replace("T", " ") + " UTC" if date.endswith(("Z", "+00:00")) else date
 
 
 def points(value: float) -> str:

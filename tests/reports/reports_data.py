@@ -17,6 +17,7 @@ from gate.records import (
     LayerError,
     LintResult,
     MemoryNeed,
+    Previous,
     ReferenceResult,
     Report,
     RoundingFloor,
@@ -201,6 +202,27 @@ COMPLETE = linted("FP8", WARNING).model_copy(
     update={"reference": COMPARED, "fit": FITTED, "skipped": ()}
 )
 
+
+def dropped(report: Report) -> Report:
+    """The same where a checkpoint that was nearly the original passed before."""
+    limit = {"store": "s3://acme-gate/kept", "max_drop_vs_released": Decimal("0.02")}
+    settings = SETTINGS.model_copy(update=limit)
+    last = evaluated(1.0, 4, 2, weights_digest="5e" * 32, format="modelopt")
+    assert report.evaluation is not None
+    comparisons, missing = verdict.compare_released(settings, last, report.evaluation)
+    previous = Previous(
+        content="0" * 64,
+        weights_digest=last.weights_digest,
+        date="2026-11-02T10:00:00Z",
+        run_id=4711,
+        comparisons=comparisons,
+        missing=(*missing, "perplexity on code.txt of what passed last is no baseline for this"),
+    )
+    decided = verdict.with_released(report.verdict, settings, previous)
+    again = {"reused_from": "2026-11-20T11:00:00Z", "reused_run": 4712}
+    return report.model_copy(update={"verdict": decided, "previous": previous, **again})
+
+
 REPORTS = {
     "reference": make("models/fp8", None, COMPLETE),
     "pass": make("models/fp8", FP8, linted("FP8")),
@@ -208,6 +230,7 @@ REPORTS = {
     "early": make("models/shuffled", stopped(evaluated(3.0, 390), 24), linted("NVFP4")),
     "lint": make("models/broken", None, linted("FP8", WARNING, ERROR, MORE, REST, NOTE)),
     "canary": make("models/nvfp4", NVFP4, linted("NVFP4"), (CANARY,)),
+    "dropped": dropped(make("models/fp8", FP8, linted("FP8"))),
 }
 
 

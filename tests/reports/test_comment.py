@@ -27,8 +27,8 @@ from run_data import (
 from test_reports import BREAK, EVIL, MARKDOWN, hostile, same_as_snapshot, skeleton
 
 from gate.records import GateRun, Policy, ReferencePin, Report
-from gate.reports import comment, section, shorten
-from gate.reports.markdown import advice
+from gate.reports import comment, shorten, wording
+from gate.reports.markup import advice
 
 WORDS = {"pass": "PASS", "fail": "FAIL", "error": "ERROR", "skipped": "SKIPPED"}
 
@@ -104,7 +104,7 @@ def test_figures_of_a_metric():
     ],
 )
 def test_age_of_a_baseline(made: str, words: str):
-    assert section.age(made, "2026-11-21T11:00:00Z") == words
+    assert wording.age(made, "2026-11-21T11:00:00Z") == words
 
 
 def test_a_command_in_a_hint_can_be_copied():

@@ -13,9 +13,9 @@ from markdown_it import MarkdownIt
 from reports_data import CANARY, ERROR, FP8, REPORTS, linted, make, rows
 
 from gate import records
-from gate.records import Finding, Report, Skipped
+from gate.records import Finding, Previous, Report, Skipped
 from gate.reports import REPORTS as FORMATS
-from gate.reports import markdown, text
+from gate.reports import markdown, markup, text
 from gate.reports.wording import plain
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -35,13 +35,13 @@ def same_as_snapshot(name: str, content: str) -> None:
     assert content == path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", ENDINGS)
 @pytest.mark.parametrize("name", REPORTS)
 def test_reports_look_as_they_did(kind: str, name: str):
     same_as_snapshot(f"{name}.{ENDINGS[kind]}", FORMATS[kind](REPORTS[name]))
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", ENDINGS)
 def test_reports_of_several_checkpoints_look_as_they_did(kind: str):
     several = FORMATS[kind](REPORTS["lint"], REPORTS["reference"])
     same_as_snapshot(f"several.{ENDINGS[kind]}", several)
@@ -129,6 +129,15 @@ def hostile(evil: str) -> Report:
             "command": evil,
             "verdict": verdict,
             "baseline": report.baseline.model_copy(update=info),
+            "reused_from": evil,
+            "previous": Previous(
+                content="0" * 64,
+                revision=evil,
+                weights_digest=evil,
+                date=evil,
+                comparisons=comparisons,
+                missing=(evil,),
+            ),
             "evaluation": FP8.model_copy(update={"device": evil, "kernel": evil}),
         }
     )
@@ -192,11 +201,11 @@ def test_nothing_untrusted_reaches_the_terminal(evil: str):
 @settings(max_examples=200)
 @given(EVIL)
 def test_a_code_span_shows_one_span(evil: str):
-    (paragraph,) = [t for t in MARKDOWN.parse(markdown.code(f"x{evil}")) if t.type == "inline"]
+    (paragraph,) = [t for t in MARKDOWN.parse(markup.code(f"x{evil}")) if t.type == "inline"]
     assert [child.type for child in paragraph.children or []] == ["code_inline"]
 
 
-@pytest.mark.parametrize("written", [markdown.escape, markdown.code])
+@pytest.mark.parametrize("written", [markup.escape, markup.code])
 @settings(max_examples=100)
 @given(evil=EVIL)
 @example(evil="\\|")
@@ -210,5 +219,5 @@ def test_a_cell_stays_one_cell(written, evil: str):
 @given(EVIL)
 def test_escaped_text_shows_as_it_is(evil: str):
     """Escaping hides nothing: what is read on the page is the text, without its controls."""
-    page = MARKDOWN.renderInline(markdown.escape(evil))
+    page = MARKDOWN.renderInline(markup.escape(evil))
     assert html.unescape(page).replace(BREAK, "") == plain(evil)
