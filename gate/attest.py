@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gate import digests
-from gate.errors import AttestError
+from gate import card, digests
+from gate.errors import AttestError, CardError
 from gate.records import Comparison, Report, Resource, Statement, TestResult, Waiver
 from gate.report import stored
 
 REPORT, SETTINGS, POLICY, BASELINE, SUITE = "report", "settings", "policy", "baseline", "suite "
 """Names of the configuration's parts; a suite's is followed by its task."""
+
+PUBLISHED = "published"
+"""Among the report's annotations: what `gate push` writes, by its SHA-256."""
 
 RESULTS = {"pass": "PASSED", "inconclusive": "WARNED", "fail": "FAILED"}
 NAMED = 5
@@ -34,13 +37,14 @@ def attest(reports: Path, checkpoint: Path) -> Statement:
         checkpoint: Its directory, whose every file is read.
 
     Raises:
-        AttestError: The report measured nothing, not everything, or other bytes.
+        AttestError: The report measured nothing, not everything, other bytes, or a server.
     """
     kept = stored(reports)
     files = digests.of(checkpoint, digests.shipped(checkpoint))
-    report = _about(kept.reports, reports, files)
+    report = about(kept.reports, reports, files)
     waiver = kept.run.waiver if kept.run else None
     _require_whole(report, reports)
+    _require_own(report, reports)
     verdict = report.verdict
     names: dict[str, list[str]] = {"pass": [], "inconclusive": [], "fail": []}
     for test, outcome in _tests(report).items():
@@ -50,12 +54,45 @@ def attest(reports: Path, checkpoint: Path) -> Statement:
         predicate=TestResult.model_validate(
             {
                 "result": RESULTS[verdict.outcome],
-                "configuration": _configuration(report, kept.content, waiver),
+                "configuration": _configuration(report, kept.content, waiver, checkpoint),
                 "passed_tests": names["pass"],
                 "warned_tests": names["inconclusive"],
                 "failed_tests": names["fail"],
             }
         ),
+    )
+
+
+def text(statement: Statement) -> str:
+    """The statement as it is stored."""
+    return statement.model_dump_json(by_alias=True, exclude_none=True, indent=1) + "\n"
+
+
+def published(statement: Statement) -> dict[str, str]:
+    """SHA-256 of each file that a push may publish in place of what was judged, or beside it."""
+    report = statement.predicate.resource(REPORT)
+    found = report.annotations.get(PUBLISHED) if report is not None else None
+    found = found if isinstance(found, dict) else {}
+    return {name: digest for name, digest in found.items() if isinstance(digest, str)}
+
+
+def about(reports: Sequence[Report], path: Path, files: Mapping[str, str]) -> Report:
+    """The report about exactly these files.
+
+    Raises:
+        AttestError: There is none.
+    """
+    for report in reports:
+        if report.digests == files:
+            return report
+    if not any(report.digests for report in reports):
+        raise AttestError(f"{path} measured nothing, so there is nothing to attest", CHECK)
+    nearest = min(reports, key=lambda report: len(digests.different(report.digests, files)))
+    different = digests.different(nearest.digests, files)
+    more = f" and {len(different) - NAMED} more" if len(different) > NAMED else ""
+    raise AttestError(
+        f"{path} is about other bytes than these: {', '.join(different[:NAMED])}{more}",
+        "Judge what is to be released: gate check CHECKPOINT --full --report json=report.json",
     )
 
 
@@ -76,24 +113,19 @@ def checksums(statement: Statement) -> str:
     return "".join(f"{digest}  {name}\n" for name, digest in statement.digests.items())
 
 
-def _about(reports: Sequence[Report], path: Path, files: Mapping[str, str]) -> Report:
-    """The report about exactly these files.
+def _require_own(report: Report, path: Path) -> None:
+    """Only who loaded the bytes can say that they were measured.
 
     Raises:
-        AttestError: There is none.
+        AttestError: A server did.
     """
-    for report in reports:
-        if report.digests == files:
-            return report
-    if not any(report.digests for report in reports):
-        raise AttestError(f"{path} measured nothing, so there is nothing to attest", CHECK)
-    nearest = min(reports, key=lambda report: len(digests.different(report.digests, files)))
-    different = digests.different(nearest.digests, files)
-    more = f" and {len(different) - NAMED} more" if len(different) > NAMED else ""
-    raise AttestError(
-        f"{path} is about other bytes than these: {', '.join(different[:NAMED])}{more}",
-        "Judge what is to be released: gate check CHECKPOINT --full --report json=report.json",
-    )
+    served = report.evaluation.served if report.evaluation else None
+    if served is not None:
+        raise AttestError(
+            f"{path} measured what the server {served.host} serves as {served.model}: that these "
+            "are the files is its word alone",
+            "Judge the files themselves with backend: hf.",
+        )
 
 
 def _require_whole(report: Report, path: Path) -> None:
@@ -127,6 +159,9 @@ def _tests(report: Report) -> dict[str, str]:
     for found in verdict.comparisons:
         if found.outcome is not None:
             tests[_name(found)] = found.outcome
+    for found in report.previous.comparisons if report.previous else ():
+        if found.outcome is not None:
+            tests[f"{_name(found)} against what passed last"] = found.outcome
     return tests
 
 
@@ -134,7 +169,9 @@ def _name(comparison: Comparison) -> str:
     return f"{comparison.task} {comparison.metric}"
 
 
-def _configuration(report: Report, content: bytes, waiver: Waiver | None) -> list[Resource]:
+def _configuration(
+    report: Report, content: bytes, waiver: Waiver | None, checkpoint: Path
+) -> list[Resource]:
     """By what was judged: each part with its digest, the report with its figures."""
     figures = {
         "checkpoint": report.checkpoint,
@@ -142,6 +179,7 @@ def _configuration(report: Report, content: bytes, waiver: Waiver | None) -> lis
         "gate_version": report.gate_version,
         "outcome": report.verdict.outcome,
         "metrics": {_name(found): _figures(found) for found in report.verdict.comparisons},
+        PUBLISHED: _published(report, checkpoint),
         **({"waiver": waiver.model_dump(mode="json")} if waiver else {}),
     }
     parts = [
@@ -161,6 +199,16 @@ def _configuration(report: Report, content: bytes, waiver: Waiver | None) -> lis
     for setup in report.evaluation.setups if report.evaluation else ():
         parts.append(Resource(name=f"{SUITE}{setup.task}", digest={"sha256": setup.task_hash}))
     return parts
+
+
+def _published(report: Report, checkpoint: Path) -> dict[str, str]:
+    """What a push would write, by its SHA-256; nothing where the card cannot take the results."""
+    try:
+        files = card.published(report, checkpoint)
+    except CardError:
+        # Whether a model is good enough does not hang on its card: `gate push` says what is wrong.
+        return {}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
 
 
 def _figures(comparison: Comparison) -> dict[str, Any]:

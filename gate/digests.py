@@ -18,9 +18,15 @@ HASH_THREADS = 4
 NOT_SHIPPED = frozenset({".git", ".cache"})
 """Directories beside a checkpoint's files that belong to the tools which fetched it."""
 
+STATEMENT = "quant-gate/statement.json"
+"""Where `gate push` puts the statement, which cannot speak of itself."""
+
+NOT_JUDGED = frozenset({".gitattributes", STATEMENT})
+"""Files at their only place: the hub writes the first into every repository and changes it."""
+
 
 def shipped(directory: Path) -> tuple[str, ...]:
-    """Every file below a checkpoint's directory, by its path from there, sorted.
+    """Every file that a checkpoint's directory releases, by its path from there, sorted.
 
     Raises:
         CheckpointError: A link leads out of the directory, or a directory cannot be read.
@@ -35,7 +41,7 @@ def shipped(directory: Path) -> tuple[str, ...]:
         # A link to a directory is not walked into: it is named, and refused below.
         links = [name for name in folders if (Path(place) / name).is_symlink()]
         found += [(Path(place) / name).relative_to(directory) for name in [*names, *links]]
-    return tuple(sorted(map(PurePath.as_posix, found)))
+    return tuple(sorted({*map(PurePath.as_posix, found)} - NOT_JUDGED))
 
 
 def of(directory: Path, names: Iterable[str], known: "Known | None" = None) -> dict[str, str]:
