@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from gate import baseline
+from gate import baseline, records
 from gate.errors import BaselineError, BaselineMissingError
-from gate.records import Entry, EvalResult, write_bytes
+from gate.records import Entry, EvalResult, Label, write_bytes
 from gate.store import Store
 
 SHORT = 12
@@ -22,10 +22,17 @@ def push(store: Store, path: Path) -> Entry:
         path: What `gate eval` wrote.
 
     Raises:
-        BaselineError: It is no whole result, or an array file is missing.
+        BaselineError: It cannot be read, was stopped early, or an array file is missing.
+        GateError: It is no stored result.
         StoreError: The store cannot be written.
     """
-    result = baseline.load(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BaselineError(
+            f"{path} cannot be read: {error.strerror}", "Name a file that gate eval wrote."
+        ) from error
+    result = records.decode(content, EvalResult, path)
     stopped = [*(t.early_stop for t in result.tasks), *(p.early_stop for p in result.perplexities)]
     if any(stopped):
         raise BaselineError(
@@ -41,16 +48,15 @@ def push(store: Store, path: Path) -> Entry:
                 f"{file}, which belongs to {path}, cannot be read: {error.strerror}",
                 "Copy it beside the result, or measure again with gate eval.",
             ) from error
-    made = Entry(
+    label = Label(
         kind="baseline",
         key=result.weights_digest,
-        content=hashlib.sha256().hexdigest(),
         model=result.model,
         revision=result.revision,
         date=result.date,
         facts=facts(result),
     )
-    return store.put(made, path.read_bytes(), arrays)
+    return store.put(label, content, arrays)
 
 
 def facts(result: EvalResult) -> dict[str, str]:

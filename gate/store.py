@@ -9,15 +9,18 @@ import gzip
 import hashlib
 import io
 import json
+import random
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from gate.errors import BackendUnavailableError, GateError, StoreError
-from gate.records import Entry, Kind, parse, write_bytes
+from gate.records import Entry, Kind, Label, parse, write_bytes
 
 MAX_ENTRY_BYTES = 1 << 20
 MAX_DOCUMENT_BYTES = 1 << 30
@@ -25,6 +28,12 @@ MAX_DOCUMENT_BYTES = 1 << 30
 
 UNUSED_FOR = timedelta(days=1)
 """A document that no entry names may belong to a writer who has not named it yet."""
+
+OVERTAKEN = frozenset({409, 412})
+"""The hub's answers to a commit that another one came before."""
+
+PAUSES_S = (1, 2, 4, 8, 16)
+"""Up to which a writer waits before it tries again."""
 
 DAMAGED = "Remove it and measure again; prune takes what nothing names."
 
@@ -48,12 +57,12 @@ class Store:
         self.address = address
 
     def put(
-        self, entry: Entry, document: bytes, arrays: Mapping[str, bytes] | None = None
+        self, label: Label, document: bytes, arrays: Mapping[str, bytes] | None = None
     ) -> Entry:
         """Keep a document; the entry comes last, so that it never names what is not there.
 
         Args:
-            entry: Its `content` and `attachments` are filled in.
+            label: What is said of it.
             document: Its bytes.
             arrays: Content of each attached file by its SHA-256.
 
@@ -65,9 +74,10 @@ class Store:
             self._put_object(digest, content)
         digest = hashlib.sha256(document).hexdigest()
         self._put_object(digest, document)
-        known = entry.model_copy(update={"content": digest, "attachments": tuple(sorted(attached))})
-        self._create(self._entry_path(known), known.model_dump_json().encode())
-        return known
+        named = {"content": digest, "attachments": tuple(sorted(attached))}
+        entry = Entry.model_validate(dict(label) | named)
+        self._create(self._entry_path(entry), entry.model_dump_json().encode())
+        return entry
 
     def entries(self, kind: Kind, key: str | None = None) -> tuple[Entry, ...]:
         """What is kept, newest first.
@@ -79,8 +89,17 @@ class Store:
         Raises:
             StoreError: The store, or an entry in it, cannot be read.
         """
-        found = [self._entry(path) for path in self._entry_paths(kind, key)]
+        found = self.newest(kind, key)
         return tuple(sorted(found, key=lambda entry: (entry.date, entry.content), reverse=True))
+
+    def newest(self, kind: Kind, key: str | None = None) -> Iterator[Entry]:
+        """The same one by one, for whoever needs only the first that fits.
+
+        Raises:
+            StoreError: The store, or an entry in it, cannot be read.
+        """
+        paths = sorted(self._entry_paths(kind, key), key=lambda path: Path(path).name)
+        yield from map(self._entry, reversed(paths))
 
     def document(self, entry: Entry) -> bytes:
         """An entry's document.
@@ -97,6 +116,7 @@ class Store:
             StoreError: It is missing or damaged.
         """
         path = self._object_path(digest)
+        self._files.invalidate_cache()
         packed = self._read(path, MAX_DOCUMENT_BYTES)
         try:
             with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
@@ -114,7 +134,7 @@ class Store:
             StoreError: It cannot be removed.
         """
         with self._refused("written"):
-            self._files.rm_file(self._at(self._entry_path(entry)))
+            self._committed(self._files.rm_file, self._at(self._entry_path(entry)))
 
     def prune(self, now: datetime | None = None) -> int:
         """Remove documents that no entry names any more; how many.
@@ -132,7 +152,7 @@ class Store:
             for path in self._found("objects"):
                 if Path(path).name in used or self._changed(path) > before:
                     continue
-                self._files.rm_file(path)
+                self._committed(self._files.rm_file, path)
                 removed += 1
         return removed
 
@@ -184,17 +204,32 @@ class Store:
     def _create(self, path: str, content: bytes) -> None:
         """Write a file whole or not at all; what is there is the same, unless damaged."""
         at = self._at(path)
+        # A listing of before may still name what was pruned since.
+        self._files.invalidate_cache()
         with self._refused("written"):
             if self._local:
                 write_bytes(Path(at), content)
                 return
             try:
-                self._files.pipe_file(at, content, mode="create")
+                self._committed(self._files.pipe_file, at, content, mode="create")
             except FileExistsError:
                 # Written again, it is as young as what a writer is about to name must be.
                 old = self._changed(at) < datetime.now(UTC) - UNUSED_FOR / 2
                 if old or self._files.size(at) != len(content):
-                    self._files.pipe_file(at, content)
+                    self._committed(self._files.pipe_file, at, content)
+
+    def _committed(self, change: Callable[..., None], *arguments: Any, **more: Any) -> None:
+        """Change a file, once more where the hub made somebody else's commit first."""
+        for pause in PAUSES_S:
+            try:
+                return change(*arguments, **more)
+            except Exception as error:
+                response = getattr(error, "response", None)
+                if getattr(response, "status_code", None) not in OVERTAKEN:
+                    raise
+            # Not all of them at the same time again.
+            time.sleep(random.uniform(0, pause))  # noqa: S311
+        return change(*arguments, **more)
 
     def _entry_paths(self, kind: Kind | None, key: str | None) -> Iterator[str]:
         place = "/".join(filter(None, ("entries", kind, key)))
@@ -229,24 +264,15 @@ class Store:
             found: bytes = self._files.cat_file(at)
         return found
 
-    def _refused(self, what: str) -> "_Refused":
-        return _Refused(self.shown, what)
-
-
-class _Refused:
-    """Turns what a file system raises into an error that names the store."""
-
-    def __init__(self, address: str, what: str) -> None:
-        self.address, self.what = address, what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: Any
-    ) -> None:
-        if isinstance(error, Exception) and not isinstance(error, GateError):
+    @contextmanager
+    def _refused(self, what: str) -> Iterator[None]:
+        """Turn what a file system raises, which may be anything, into an error that names it."""
+        try:
+            yield
+        except GateError:
+            raise
+        except Exception as error:
             raise StoreError(
-                f"the store {self.address} cannot be {self.what}: {error}",
+                f"the store {self.shown} cannot be {what}: {error}",
                 "Check the address, the credentials in the environment, and the connection.",
             ) from error

@@ -1,12 +1,9 @@
 """Whether a checkpoint is, byte for byte, the one that a statement calls good enough.
 
 Everything that is wrong is told, each with what to do; nothing wrong is the only way to pass. What
-a statement says is believed as far as the file that holds it is: its signature is checked by who
-signs, for example `gh attestation verify`.
+a statement says is believed as far as the file that holds it is, unless it is asked who signed it.
 """
 
-import base64
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,30 +12,19 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from pydantic import ValidationError
-
-from gate import attest, digests, policy, settings
+from gate import attest, digests, policy, settings, signature, statements
 from gate.errors import SettingsError
 from gate.records import Policy, Resource, Statement
 from gate.settings import Settings
+from gate.signature import Signer
+from gate.statements import Refusal
 
-MAX_BYTES = 16 * 2**20
-"""Of a statement: what GitHub stores of a predicate."""
-
-PAYLOAD = "application/vnd.in-toto+json"
 OF_THE_MACHINE = frozenset({"batch_size", "publish_text", "command"})
 """Settings that change no figure's meaning."""
 
 CLOCK_SKEW = timedelta(minutes=5)
 NAMED = 20
 """Files that are named one by one."""
-
-
-class Refusal(NamedTuple):
-    """Why a checkpoint is not what was attested."""
-
-    message: str
-    fix: str
 
 
 class Requirement(NamedTuple):
@@ -83,11 +69,13 @@ class Demands(NamedTuple):
     Attributes:
         settings: By which the verdict must have been reached, with the policy that holds them;
             None where any will do.
+        signer: Who must have signed the statement; None where it is believed as it is.
     """
 
     requirements: Sequence[Requirement] = ()
     max_age: timedelta | None = None
     settings: tuple[Settings, Policy] | None = None
+    signer: Signer | None = None
 
 
 def verify(
@@ -97,18 +85,20 @@ def verify(
 
     Args:
         checkpoint: A directory; every file of it is read.
-        statement: As `gate attest` writes it, in a DSSE envelope, or in a Sigstore bundle.
+        statement: As `gate attest` writes it, in a DSSE envelope, or in a Sigstore bundle; a file
+            may have one of these on each line.
         known: See `digests.of`.
 
     Raises:
         CheckpointError: A file cannot be read.
+        BackendUnavailableError: A signer is asked for, and what checks signatures is missing.
     """
-    found = read(statement)
+    found = _stated(statement, demands.signer)
     if isinstance(found, Refusal):
         return None, [found]
     files = digests.of(checkpoint, digests.shipped(checkpoint), known)
     return found, [
-        *_bytes(found.digests, files),
+        *different(found, files),
         *_result(found),
         *_policy(found, demands.settings),
         *_age(found, demands.max_age, datetime.now(UTC)),
@@ -131,6 +121,10 @@ def expected(file: Path | None) -> tuple[Settings, Policy] | None:
 def unasked(demands: Demands) -> list[str]:
     """What was not compared, in sentences."""
     sentences = []
+    if demands.signer is None:
+        sentences.append(
+            "Anybody may have written the statement: no signature was checked (--repository)."
+        )
     if demands.settings is None:
         sentences.append("Any settings would do: there is no quant-gate.yaml here (--settings).")
     if demands.max_age is None:
@@ -138,43 +132,40 @@ def unasked(demands: Demands) -> list[str]:
     return sentences
 
 
-def read(path: Path) -> Statement | Refusal:
-    """The statement in a file, whatever it is wrapped in."""
-    again = "Make it: gate attest REPORT --checkpoint CHECKPOINT -o statement.json"
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            return Refusal(f"{path} is larger than a statement may be", again)
-        content = path.read_bytes()
-    except OSError as error:
-        return Refusal(f"there is no statement {path}: {error.strerror}", again)
-    try:
-        return Statement.model_validate(_unwrapped(json.loads(content)))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = "/".join(str(part) for part in first["loc"])
-        return Refusal(f"{path} is no statement about a test: at /{where}: {first['msg']}", again)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        return Refusal(f"{path} is no statement: {error}", again)
+def _stated(path: Path, signer: Signer | None) -> Statement | Refusal:
+    """The first statement about a test in a file, if it must be signed, by whom it must be."""
+
+    def read(content: bytes) -> Statement | Refusal:
+        if signer is None:
+            return statements.unsigned(content, path)
+        signed = signature.check(content, path, signer)
+        # What was signed, and nothing else that the file says.
+        return signed if isinstance(signed, Refusal) else statements.parsed(signed.payload, path)
+
+    content = statements.content(path)
+    if isinstance(content, Refusal):
+        return content
+    found = [read(document) for document in statements.documents(content)]
+    return next((each for each in found if isinstance(each, Statement)), found[0])
 
 
-def _unwrapped(value: Any) -> Any:
-    """What is inside a DSSE envelope, which may lie in a Sigstore bundle."""
-    if not isinstance(value, dict):
-        raise TypeError("it holds no JSON object")
-    envelope = value.get("dsseEnvelope", value)
-    if "payload" not in envelope:
-        return value
-    if envelope["payloadType"] != PAYLOAD:
-        raise ValueError(f"the envelope holds {envelope['payloadType']!r}")
-    return json.loads(base64.b64decode(envelope["payload"], validate=True))
+def different(statement: Statement, files: Mapping[str, str]) -> Iterator[Refusal]:
+    """Every file that differs, is missing or was added; a published card is as good as the judged.
 
-
-def _bytes(attested: Mapping[str, str], files: Mapping[str, str]) -> Iterator[Refusal]:
-    """Every file that differs, is missing or was added."""
+    Args:
+        files: SHA-256 of each file by its name.
+    """
+    published = attest.published(statement)
+    attested = {
+        **statement.digests,
+        **{name: sha for name, sha in published.items() if files.get(name) == sha},
+    }
     wrong = digests.different(attested, files)
     for name in wrong[:NAMED]:
         if name not in files:
             what = "is missing"
+        elif name in published and name not in attested:
+            what = "is not what was attested for publication"
         elif name not in attested:
             what = "was added after the verdict"
         else:

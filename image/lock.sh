@@ -20,7 +20,8 @@ for name in $torch; do
   set -- "$@" --no-emit-package "$name"
 done
 
-compile --generate-hashes "$@" --extra eval --output-file image/eval.lock pyproject.toml
+compile --generate-hashes "$@" --extra eval --extra signatures \
+  --output-file image/eval.lock pyproject.toml
 echo torch | compile --generate-hashes --constraint image/eval.lock --output-file image/torch.lock -
 printf 'hatchling\nsetuptools\n' |
   compile --generate-hashes --constraint image/torch.lock --output-file image/build.lock -

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
-from gate import __version__, detect, records
+from gate import __version__, detect, event, records
 from gate.errors import ExitCode, GateError
-from gate.github import event, inputs, joining, judging, outcome, outputs, status
+from gate.github import attesting, inputs, joining, judging, outcome, outputs, status
 from gate.github.checkout import Checkout
 from gate.github.delivery import Delivery
 from gate.github.judging import Judged
@@ -52,6 +52,7 @@ def action(environ: Mapping[str, str]) -> ExitCode:
         step.delivery.give_up(step.run)
         return ExitCode.INTERRUPTED
     step.write()
+    step.attest()
     step.deliver()
     return step.exit_code()
 
@@ -63,6 +64,7 @@ class Step:
         run: What will be stored.
         names: The checkpoints that are to be judged.
         finished: How many of them were, with or without a verdict.
+        root: The work tree, once something in it was judged.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -71,6 +73,7 @@ class Step:
         self.event = event.read(environ)
         self.names: Sequence[str] = ()
         self.finished = 0
+        self.root: Path | None = None
         self.directory = Path(
             tempfile.mkdtemp(prefix="quant-gate-", dir=environ.get("RUNNER_TEMP") or None)
         )
@@ -112,6 +115,22 @@ class Step:
                 found["status"] = ""  # not judged yet
         outputs.write(self.environ.get("GITHUB_OUTPUT"), found)
 
+    def attest(self) -> None:
+        """State what passed, for a job that signs it."""
+        if not self.inputs.attest or self.root is None:
+            return
+        directory = self.directory / "attestations"
+        attested = attesting.attest(self.run, self.file, self.root, directory)
+        if attested.failures:
+            self._add(Judged((), attested.failures))
+            self.write()
+        elif attested.matrix["include"]:
+            found = {
+                "attestations": json.dumps(attested.matrix),
+                "attestations-path": str(directory),
+            }
+            outputs.write(self.environ.get("GITHUB_OUTPUT"), found)
+
     def deliver(self) -> None:
         """Show it where the workflow wants it; what cannot be delivered changes nothing."""
         if self.inputs.command != "detect" or self.run.failures:
@@ -146,6 +165,7 @@ class Step:
     def _judge(self, checkout: Checkout) -> None:
         self.delivery.announce(self.run)
         order = checkout.order(self.directory)
+        self.root = order.root
         for name in self.names:
             try:
                 checkout.fetch_files(name)

@@ -9,22 +9,19 @@ from typing import TYPE_CHECKING
 import click
 
 from gate import detect, git, policy, settings
+from gate.commits import WHOLE_HISTORY, Change
 from gate.containers import CONTAINERS
 from gate.errors import CheckpointError, GitError
+from gate.event import CHANGES, Event
 from gate.github import interpreter, judging, lfs, outputs
 from gate.github.credentials import config, credentials
-from gate.github.event import PULL_REQUESTS, Event
 from gate.github.inputs import Inputs
 from gate.github.judging import Order
-from gate.history import WHOLE_HISTORY, Change
 from gate.records import Detection
 from gate.settings import DEFAULT_FILE, PIN
 
 if TYPE_CHECKING:
     from gate.github.api import Client
-
-TRUSTED_BASE = PULL_REQUESTS | {"merge_group"}
-"""Events on which the base commit says by what is judged."""
 
 
 class Checkout:
@@ -54,7 +51,7 @@ class Checkout:
         self._root = self._repository.root
         usual = inputs.settings == Path(DEFAULT_FILE)
         self._settings_file = None if usual else inputs.settings
-        on_base = event is not None and event.name in TRUSTED_BASE
+        on_base = event is not None and event.name in CHANGES
         self.policy_commit = event.base_sha if event is not None and on_base else None
 
     def _change(self) -> Change:

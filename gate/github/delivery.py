@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from gate.errors import GateError
+from gate.event import Event
 from gate.github import joining, outputs, waiver
-from gate.github.event import Event
 from gate.github.inputs import Inputs
 from gate.records import GateRun, Waiver
 

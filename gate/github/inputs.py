@@ -33,6 +33,7 @@ class Inputs:
     settings: Path | None
     lint_only: bool
     full: bool
+    attest: bool
     eval_python: str | None
     lfs: Lfs
     lfs_storage: str | None
@@ -65,6 +66,7 @@ def read(environ: Mapping[str, str]) -> Inputs:
         settings=Path(settings) if settings else None,
         lint_only=given.truth("lint-only", default=False),
         full=given.truth("full", default=False),
+        attest=given.truth("attest", default=False),
         eval_python=given.text("eval-python"),
         lfs=cast("Lfs", given.choice("lfs", get_args(Lfs))),
         lfs_storage=given.text("lfs-storage"),

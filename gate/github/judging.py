@@ -77,7 +77,8 @@ def judge(checkpoint: str, order: Order) -> Judged:
     verb, *options = _arguments(checkpoint, order)
     command = [_python(order), "-m", "gate", verb]
     command += ["--report", f"json={directory / 'report.json'}"]
-    command += ["--reuse"] if verb == "check" else []
+    # What will be signed was judged here: a kept verdict is the word of whoever could write it.
+    command += ["--reuse"] if verb == "check" and not order.inputs.attest else []
     with outputs.group(f"Judge {checkpoint}"):
         code, said = _run([*command, *options], order.root)
     try:

@@ -3,9 +3,9 @@
 import re
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
-from gate import __version__
+from gate import __version__, web
 from gate.errors import PublishError
 from gate.github import refusal
 from gate.github.refusal import Call, Reply
@@ -39,7 +39,7 @@ class Transport:
         from urllib3.util import Retry
 
         self._api_url = api_url.rstrip("/")
-        self._origin = _origin(self._api_url)
+        self._origin = web.origin(self._api_url)
         if self._origin is None:
             raise PublishError(
                 f"the address of GitHub's API cannot be used: {plain(api_url)}",
@@ -90,7 +90,7 @@ class Transport:
             reply = self._patiently(call, payload, limit_bytes, began + self._left_s)
         except (requests.RequestException, HTTPError, ValueError) as error:
             raise PublishError(
-                f"GitHub was asked to {call.doing}, and {_reason(error)}: {self._api_url}",
+                f"GitHub was asked to {call.doing}, and {web.reason(error)}: {self._api_url}",
                 "Check the network, the proxy and GITHUB_API_URL, and run this job again.",
                 uncertain=call.method == "POST",
             ) from error
@@ -124,7 +124,7 @@ class Transport:
     def _follow(self, call: Call, payload: Any, limit_bytes: int, deadline: float) -> Reply:
         """The reply at the end of redirects; a write follows those that keep its method."""
         url = urljoin(f"{self._api_url}/", call.path)
-        if _origin(url) != self._origin:
+        if web.origin(url) != self._origin:
             raise PublishError(
                 f"GitHub named a further page on another host, and it was not read: {call.doing}",
                 "Check GITHUB_API_URL: the API must name its pages by the same address.",
@@ -135,7 +135,7 @@ class Transport:
             if not 300 <= reply.status < 400 or location is None:
                 return reply
             url = urljoin(url, location)
-            kept = reply.status in (307, 308) and _origin(url) == self._origin
+            kept = reply.status in (307, 308) and web.origin(url) == self._origin
             if call.method != "GET" and not kept:
                 return reply
         return reply
@@ -160,23 +160,19 @@ class Transport:
     def _content(
         self, call: Call, response: "requests.Response", limit_bytes: int, deadline: float
     ) -> bytes:
-        content = bytearray()
-        # What has come, not a full block: a server that sends byte by byte is left in time.
-        while chunk := response.raw.read1(65_536, decode_content=True):
-            content += chunk
-            if len(content) > limit_bytes:
-                raise PublishError(
-                    f"GitHub was asked to {call.doing}; its reply is larger than "
-                    f"{limit_bytes:,} bytes and was not read",
-                    "Make what is asked for smaller, or check GITHUB_API_URL.",
-                )
-            if time.monotonic() > deadline:
-                raise _too_slow(call)
-        return bytes(content)
+        try:
+            return web.body(response, limit_bytes, deadline)
+        except TimeoutError as error:
+            raise _too_slow(call) from error
+        except web.TooLargeError as error:
+            raise PublishError(
+                f"GitHub was asked to {call.doing}; its reply is {error} and was not read",
+                "Make what is asked for smaller, or check GITHUB_API_URL.",
+            ) from error
 
     def _authorize(self, request: "requests.PreparedRequest") -> "requests.PreparedRequest":
         """Add the token where it may go; being set also keeps a .netrc from being used."""
-        if _origin(request.url or "") == self._origin:
+        if web.origin(request.url or "") == self._origin:
             request.headers["Authorization"] = f"Bearer {self._token}"
         return request
 
@@ -187,30 +183,3 @@ def _too_slow(call: Call) -> PublishError:
         "Look at https://www.githubstatus.com and run this job again.",
         uncertain=call.method == "POST",
     )
-
-
-def _reason(error: Exception) -> str:
-    """Why there is no reply; never the library's words, which quote addresses with signatures."""
-    import requests
-
-    if isinstance(error, requests.exceptions.SSLError):
-        return "no secure connection was made (name your own authority in REQUESTS_CA_BUNDLE)"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "the proxy did not reach it"
-    if isinstance(error, requests.Timeout):
-        return "there was no reply in time"
-    if isinstance(error, requests.ConnectionError):
-        return "the connection failed or was dropped"
-    return f"the reply cannot be read ({type(error).__name__})"
-
-
-def _origin(url: str) -> tuple[str, str, int | None] | None:
-    """Scheme, host and port; None for what is no address of a web server, or names a user."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    except ValueError:
-        return None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        return None
-    return parts.scheme, parts.hostname, port

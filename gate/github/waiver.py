@@ -13,8 +13,8 @@ from gate import duration
 from gate.records import GateRun, Waiver
 
 if TYPE_CHECKING:
+    from gate.event import Event
     from gate.github.api import Client, LabelEvent, PullRequest
-    from gate.github.event import Event
 
 LONGEST = timedelta(days=90)
 CLOCK_SKEW = timedelta(minutes=5)

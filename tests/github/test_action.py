@@ -1,5 +1,6 @@
 """The step of a workflow as the runner starts it: a process, its outputs, what it stores."""
 
+import hashlib
 import json
 import re
 import signal
@@ -328,3 +329,41 @@ def test_where_git_lfs_files_come_from_is_not_the_changes_to_say(
     done = runner.run(repository, "pull_request", pull_request(change))
     assert (done.code, done.outputs["status"]) == (3, "error"), done.log
     assert ".lfsconfig" in done.run.failures[0].message
+
+
+def test_what_passed_is_stated_for_a_job_that_signs(runner: Runner, repository: Repository) -> None:
+    change = repository.change(sound=["models/a"], broken=["models/b"])
+    runner.run(repository, "merge_group", merge_group(change), full="true")
+    done = runner.run(repository, "merge_group", merge_group(change), full="true", attest="true")
+    assert not any(report.reused_from for report in done.run.reports), "judged by this very step"
+    assert (done.code, done.outputs["status"]) == (1, "fail"), done.log
+    (job,) = json.loads(done.outputs["attestations"])["include"]
+    assert job["checkpoint"] == "models/a"
+    stated = Path(done.outputs["attestations-path"]) / job["name"]
+    value = json.loads((stated / "statement.json").read_text())
+    assert value["predicate"] == json.loads((stated / "predicate.json").read_text())
+    listed = [line.split("  ", 1) for line in (stated / "files.sha256").read_text().splitlines()]
+    assert [(f["name"], f["digest"]["sha256"]) for f in value["subject"]] == [
+        (name, digest) for digest, name in listed
+    ]
+    figures = value["predicate"]["configuration"][0]
+    stored = Path(done.outputs["report-json-path"]).read_bytes()
+    assert figures["digest"]["sha256"] == hashlib.sha256(stored).hexdigest()
+
+
+def test_nothing_is_stated_unless_it_is_asked_for(runner: Runner, repository: Repository) -> None:
+    change = repository.change(sound=["models/a"])
+    done = runner.run(repository, "merge_group", merge_group(change), full="true")
+    assert "attestations" not in done.outputs
+
+
+def test_what_passed_and_cannot_be_stated_is_an_error(
+    runner: Runner, repository: Repository
+) -> None:
+    change = repository.change(sound=["models/a"])
+    done = runner.run(
+        repository, "merge_group", merge_group(change), lint_only="true", attest="true"
+    )
+    assert (done.code, done.outputs["status"]) == (3, "error"), done.log
+    assert "attestations" not in done.outputs
+    assert "measured nothing, so there is nothing to attest" in done.run.failures[0].message

@@ -31,6 +31,7 @@ from gate.records import (
     GateRun,
     InstructionChange,
     Policy,
+    Previous,
     Report,
     Verdict,
 )
@@ -286,7 +287,11 @@ def lured() -> GateRun:
             "gate_version": LURE, "revision": LURE, "files": (LURE,), "command": LURE,
             "settings": {LURE: LURE}, "lint": lint, "baseline": info, "verdict": verdict,
             "flips": (flip,), "instructions": (change,), "private_tasks": (LURE,),
-            "reused_from": LURE, "date": LURE,
+            "reused_from": LURE, "date": LURE, "run_id": 4711, "reused_run": 4711,
+            "previous": Previous(
+                content="0" * 64, revision=LURE, weights_digest=LURE, date=LURE, missing=(LURE,),
+                comparisons=(comparison(task=LURE, metric=LURE, method=LURE, reason=LURE),),
+            ),
         }
     )  # fmt: skip
     policy = Policy(commit=LURE, digest=LURE, changed=(LURE,), advisory=True)
@@ -323,7 +328,8 @@ def test_every_field_of_a_report_is_made_anew_or_left_out() -> None:
     assert set(Report.model_fields) == {
         "schema_version", "gate_version", "checkpoint", "revision", "files", "command", "settings",
         "lint", "size", "evaluation", "baseline", "verdict", "flips", "instructions",
-        "private_tasks", "policy", "policy_digest", "digests", "reused_from", "date", "duration_s",
+        "private_tasks", "policy", "policy_digest", "digests", "run_id", "reused_from",
+        "reused_run", "previous", "date", "duration_s",
     }  # fmt: skip
 
 

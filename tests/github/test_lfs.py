@@ -15,12 +15,13 @@ import pytest
 from github_repository import SETTINGS, pull_request
 from github_repository import Repository as Fixture
 
+from gate import event
 from gate.errors import CheckpointError, GitError
+from gate.event import Event
 from gate.git import Repository
-from gate.github import event, inputs, lfs
+from gate.github import inputs, lfs
 from gate.github.checkout import Checkout
 from gate.github.credentials import config, credentials
-from gate.github.event import Event
 
 TOKEN = "ghs_stub"
 

@@ -68,10 +68,20 @@ def test_a_checkout_leaves_no_credentials_behind(path: Path) -> None:
 @EVERY
 def test_a_fork_is_never_given_a_machine_of_ones_own(path: Path) -> None:
     workflow = load(path)
-    for job in workflow["jobs"].values():
+    for name, job in workflow["jobs"].items():
         own = re.search("self-hosted|inputs.runner", str(job["runs-on"]))
         if own and {"pull_request", "workflow_call"} & set(workflow[True]):
-            assert FORKS in " ".join(job["if"].split())
+            assert guarded(workflow["jobs"], name)
+
+
+def guarded(jobs: dict[str, Any], name: str) -> bool:
+    """Whether a job never runs for a fork: by its condition, or by that of one it waits for."""
+    condition = " ".join(jobs[name].get("if", "").split())
+    if FORKS in condition or condition == "startsWith(github.ref, 'refs/tags/')":
+        return True
+    needed = jobs[name].get("needs", [])
+    needed = [needed] if isinstance(needed, str) else needed
+    return "always()" not in condition and any(guarded(jobs, each) for each in needed)
 
 
 def test_what_runs_with_rights_after_a_fork_runs_nothing_of_the_forks() -> None:
@@ -96,14 +106,38 @@ def test_only_the_second_half_of_the_fork_pattern_has_rights_at_a_foreign_event(
 def test_a_release_starts_before_it_exists_and_needs_a_pass() -> None:
     workflow = load(ROOT / "workflows" / "release.yml")
     assert set(workflow[True]) == {"push", "workflow_dispatch"}
-    release = workflow["jobs"]["release"]
-    assert release["needs"] == "gate"
-    assert release["if"] == "needs.gate.outputs.status == 'pass'"
+    jobs = workflow["jobs"]
+    assert jobs["sign"]["needs"] == "gate"
+    assert jobs["sign"]["if"].startswith("needs.gate.outputs.status == 'pass' && ")
+    assert jobs["verify"]["needs"] == ["gate", "sign"]
+    assert jobs["release"]["needs"] == "verify"
+    # Without a condition of its own, a job runs only after all that it needs.
+    assert "if" not in jobs["verify"] and "if" not in jobs["release"]
 
 
-def test_the_template_and_the_reusable_workflow_are_the_same_but_for_inputs() -> None:
-    template = shape(ROOT / "workflows" / "pull-request.yml")
-    assert template == shape(ROOT / ".github" / "workflows" / "gate.yml")
+@EVERY
+def test_who_may_sign_runs_nothing_of_the_repository(path: Path) -> None:
+    signing = [j for j in load(path)["jobs"].values() if "id-token" in str(j["permissions"])]
+    assert len(signing) == (path.name == "release.yml")
+    for job in signing:
+        used = [step.get("uses", "").partition("@")[0] for step in job["steps"]]
+        assert set(used) <= {
+            "", "actions/attest", "actions/download-artifact", "actions/upload-artifact"
+        }  # fmt: skip
+        assert job["runs-on"] == "ubuntu-latest"
+        assert set(job["permissions"]) == {"id-token", "attestations"}
+
+
+@pytest.mark.parametrize(
+    ("template", "reusable", "callers"),
+    [("pull-request.yml", "gate.yml", set()), ("release.yml", "release.yml", {"release"})],
+)
+def test_the_template_and_the_reusable_workflow_are_the_same_but_for_inputs(
+    template: str, reusable: str, callers: set[str]
+) -> None:
+    copied = shape(ROOT / "workflows" / template)
+    called = shape(ROOT / ".github" / "workflows" / reusable)
+    assert {name: job for name, job in copied.items() if name not in callers} == called
 
 
 def shape(path: Path) -> dict[str, Any]:
@@ -114,3 +148,10 @@ def shape(path: Path) -> dict[str, Any]:
         | {"steps": [(step["name"], step.get("uses"), step.get("if")) for step in job["steps"]]}
         for name, job in load(path)["jobs"].items()
     }
+
+
+def test_only_the_default_branch_records_a_baseline() -> None:
+    jobs = load(ROOT / "workflows" / "baseline-refresh.yml")["jobs"]
+    branch = "format('refs/heads/{0}', github.event.repository.default_branch)"
+    assert jobs["measure"]["if"] == f"github.ref == {branch}"
+    assert jobs["propose"]["needs"] == "measure"

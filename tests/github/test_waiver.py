@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gate.errors import PublishError, SettingsError
+from gate.event import Event
 from gate.github import waiver
 from gate.github.api import Client
-from gate.github.event import Event
 from gate.records import GateRun, LintResult, Report, Verdict, Waiver
 
 LABEL = "quant-gate: waive"

@@ -6,8 +6,10 @@ result, the outputs and what the stub holds afterwards, never act's exit code.
 
 import io
 import json
+import re
 import shutil
 import stat
+import sys
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -30,7 +32,9 @@ from github_repository import (
 )
 from github_stub import READ_ONLY, Artifact, LabelEvent, Pull, Run, State, serve
 
+from gate import history
 from gate.records import GateRun
+from gate.store import Store
 
 MODELS = ("models/a", "models/b", "models/c")
 PULL_REQUEST = "workflows/pull-request.yml"
@@ -64,11 +68,13 @@ class Hub:
 
     def run(self, repository: Repository, workflow: str, event: str, payload: Any) -> act.Ran:
         """Run one workflow at an event."""
+        # act sets all of the runner's variables but this one.
+        started = f"{NAME}/.github/{workflow}@{payload.get('ref', 'refs/heads/main')}"
         with serve(self.state) as api_url:
             return act.run(
                 repository.root, workflow, event, repository.write_event(payload),
                 action=self.action, work=self.tmp_path / "runner", cache=self.cache,
-                environment={"GITHUB_API_URL": api_url},
+                environment={"GITHUB_API_URL": api_url, "GITHUB_WORKFLOW_REF": started},
                 programs=self.programs,
             )  # fmt: skip
 
@@ -220,7 +226,7 @@ def test_a_reusable_workflow_holds_its_caller(hub: Hub, kind: str, verdict: str)
 
 CALLER = """
 name: call
-on: [pull_request]
+on: [pull_request, push]
 jobs:
   gate:
     uses: ./.github/workflows/gate.yml
@@ -305,17 +311,59 @@ def zipped(directory: Path) -> bytes:
     return buffer.getvalue()
 
 
+RELEASING = ("gate", "sign", "verify", "release")
+SIGN = Path(__file__).parent / "sign_statement.py"
+ROOTS = 'if [ "$1" = attestation ]; then cat "$RUNNER_TEMP/authority/trusted_root.json"; fi'
+
+
 @pytest.mark.parametrize("event", ["push", "workflow_dispatch"])
 def test_a_release_comes_after_the_verdict(hub: Hub, event: str) -> None:
     workflow = "workflows/release.yml"
     repository = hub.repository(workflow)
     change = repository.change(sound=["quantized_model"])
     repository.git("tag", "v1.0.0")
-    calls = hub.program("gh", "exit 0")
+    calls = hub.program("gh", ROOTS)
+    hub.program("sign-statement", f'exec {sys.executable} {SIGN} "$@"')
     payload = tag_push(change) if event == "push" else dispatch("refs/tags/v1.0.0")
     ran = hub.run(repository, workflow, event, payload)
-    assert ran.jobs == {"gate": ["success"], "release": ["success"]}, ran.log
-    assert calls.read_text() == "release create v1.0.0 --verify-tag --generate-notes\n"
+    assert ran.jobs == {job: ["success"] for job in RELEASING}, ran.log
+    assert "VERIFIED  quantized_model" in ran.log and "Signed by" in ran.log
+    asked, released = calls.read_text().splitlines()
+    assert asked == "attestation trusted-root"
+    assert released.startswith("release create v1.0.0 --verify-tag --generate-notes /")
+    assert re.search(r"/quantized_model-\w+\.sigstore\.json$", released)
+
+
+def test_the_gate_of_a_release_is_one_call(hub: Hub) -> None:
+    called, calling = ".github/workflows/release.yml", ".github/workflows/call.yml"
+    repository = hub.repository(called)
+    (repository.root / calling).write_text(CALLER.replace("gate.yml", "release.yml"))
+    repository.base = repository.commit("Call the gate of a release")
+    change = repository.change(sound=["quantized_model"])
+    repository.git("tag", "v1.0.0")
+    hub.program("gh", ROOTS)
+    signer = "org/quant-gate/.github/workflows/release.yml@refs/tags/v1"
+    script = f'export GITHUB_WORKFLOW_REF={signer}\nexec {sys.executable} {SIGN} "$@"'
+    hub.program("sign-statement", script)
+    ran = hub.run(repository, calling, "push", tag_push(change))
+    assert ran.jobs == {job: ["success"] for job in RELEASING}, ran.log
+    assert ran.outputs("release")["heard"] == "pass"
+    assert "Signed by org/quant-gate/.github/workflows/release.yml in acme/models" in ran.log
+
+
+def test_other_bytes_than_the_signed_are_never_released(hub: Hub) -> None:
+    workflow = "workflows/release.yml"
+    repository = hub.repository(workflow)
+    change = repository.change(sound=["quantized_model"])
+    repository.git("tag", "v1.0.0")
+    calls = hub.program("gh", ROOTS)
+    changing = f"printf ' ' >>'{repository.root}/quantized_model/config.json'"
+    hub.program("sign-statement", f'{changing}\nexec {sys.executable} {SIGN} "$@"')
+    ran = hub.run(repository, workflow, "push", tag_push(change))
+    passed, failed = ["success"], ["failure"]
+    assert ran.jobs == {"gate": passed, "sign": passed, "verify": failed}, ran.log
+    assert "config.json changed" in ran.log
+    assert calls.read_text() == "attestation trusted-root\n"
 
 
 def test_a_broken_checkpoint_is_never_released(hub: Hub) -> None:
@@ -356,12 +404,34 @@ def test_a_label_lets_a_failure_pass_and_not_a_release(hub: Hub) -> None:
 def test_a_nightly_run_judges_everything(hub: Hub) -> None:
     workflow = "workflows/nightly.yml"
     repository = hub.repository(workflow, checkpoints=MODELS[:2])
-    repository.change(sound=MODELS[:2])
+    settings, store = stored_in(hub.tmp_path / "store")
+    repository.change(sound=MODELS[:2], files=settings)
     ran = hub.run(repository, workflow, "schedule", schedule())
     assert ran.jobs == {"gate": ["success"]}, ran.log
     stored = hub.tmp_path / "runner" / "artifacts" / "quant-gate-nightly" / "run.json"
     run = GateRun.model_validate_json(stored.read_bytes())
     assert sorted(report.checkpoint for report in run.reports) == list(MODELS[:2])
+    kept = history.entries(store)
+    assert sorted(entry.model for entry in kept) == list(MODELS[:2])
+    assert {(entry.facts["event"], entry.facts["repository"]) for entry in kept} == {
+        ("schedule", NAME)
+    }
+
+
+def stored_in(directory: Path) -> tuple[dict[str, str], Store]:
+    """Settings that name a store, and the store."""
+    return {"quant-gate.yaml": f"{SETTINGS}store: {directory}\n"}, Store(str(directory))
+
+
+def test_a_baseline_goes_to_the_store_that_the_settings_name(hub: Hub) -> None:
+    workflow = "workflows/baseline-refresh.yml"
+    repository = hub.repository(workflow)
+    settings, store = stored_in(hub.tmp_path / "store")
+    repository.change(sound=["quantized_model"], files=settings)
+    payload = dispatch(reference="quantized_model", name="model-v2")
+    ran = hub.run(repository, workflow, "workflow_dispatch", payload)
+    assert ran.jobs["measure"] == ["success"] and "success" not in ran.jobs.get("propose", ())
+    assert [entry.facts["measured"] for entry in store.entries("baseline")] == ["ifeval"]
 
 
 def test_a_baseline_is_measured_and_proposed(hub: Hub) -> None:
