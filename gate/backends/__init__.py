@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from gate.backends.hf import Hf
 from gate.backends.replay import Replay
+from gate.backends.server import Server
 from gate.evaluate import Backend
 
-BACKENDS: dict[str, Callable[..., Backend]] = {"hf": Hf, "replay": Replay}
+BACKENDS: dict[str, Callable[..., Backend]] = {"hf": Hf, "replay": Replay, "server": Server}

@@ -39,6 +39,7 @@ class Replay:
         self.device = stored.device
         self.dtype = stored.dtype
         self.kernel = stored.kernel
+        self.served = stored.served
         self.emulated = stored.throughput is not None and stored.throughput.emulated
         self.versions = dict(stored.versions)
 

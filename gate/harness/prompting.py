@@ -5,6 +5,7 @@ from typing import Any
 
 from gate.checkpoint import Checkpoint
 from gate.checkpoint.files import read_json
+from gate.harness import tokens
 from gate.harness.loading import MALFORMED
 from gate.records import Prompting
 
@@ -49,12 +50,11 @@ def _declares_bos(checkpoint: Checkpoint) -> bool | None:
 
 def _begins(tokenizer: Any, prompt: str) -> int:
     """BOS tokens at the beginning of a prompt, tokenized as lm-eval does it."""
-    bos = tokenizer.bos_token
-    if not bos:
+    if not tokenizer.bos_token:
         return 0
-    tokens = tokenizer.encode(prompt, add_special_tokens=not prompt.startswith(bos))
-    others = (i for i, token in enumerate(tokens) if token != tokenizer.bos_token_id)
-    return next(others, len(tokens))
+    found = tokens.prompt_ids(tokenizer, prompt)
+    others = (i for i, token in enumerate(found) if token != tokenizer.bos_token_id)
+    return next(others, len(found))
 
 
 def _rendered(tokenizer: Any) -> str | None:

@@ -6,17 +6,18 @@ import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from gate.checkpoint import Checkpoint
 from gate.errors import BackendError, SettingsError
 from gate.harness import loading, prompting, scoring, task_files, thinking
 from gate.harness.generation import LanguageModel, answer, recording, within_memory
 from gate.harness.points import by_instruction, raw
+from gate.harness.remote import Remote, remote_model
 from gate.harness.task import Task, build
 from gate.offline import cached_files
 from gate.records import Prompting, ScoredDocument, TaskSetup
-from gate.settings import TaskRun
+from gate.settings import Settings, TaskRun
 
 
 class Harness:
@@ -54,6 +55,15 @@ class Harness:
             run.task: self._build(run, file, root) for run, file in zip(runs, files, strict=True)
         }
 
+    @classmethod
+    def of(cls, settings: Settings, checkpoint: Checkpoint, root: Path) -> Self | None:
+        """The settings' tasks, by the checkpoint's own tokenizer; None where they have none."""
+        if not settings.task_runs:
+            return None
+        tokenizer = loading.load_tokenizer(checkpoint.path, settings.trust_remote_code)
+        further = settings.include_path, settings.allow_unsafe_tasks
+        return cls(settings.task_runs, tokenizer, root, *further)
+
     def setups(self) -> tuple[TaskSetup, ...]:
         """How each task is asked."""
         return tuple(task.setup for task in self._tasks.values())
@@ -88,7 +98,26 @@ class Harness:
         """
         from lm_eval.models.huggingface import HFLM
 
-        lm: LanguageModel = recording(HFLM)(model, self.tokenizer, batch_size)
+        return self._with_room(recording(HFLM)(model, self.tokenizer, batch_size))
+
+    def remote_model(self, remote: Remote, context: int) -> LanguageModel:
+        """The same for a model behind a server.
+
+        Args:
+            remote: Asks it.
+            context: Tokens of prompt and answer that the model was made for.
+
+        Raises:
+            SettingsError: As `language_model`.
+        """
+        conversations = {
+            prompt: found
+            for task in self._tasks.values()
+            for prompt, found in task.conversations.items()
+        }
+        return self._with_room(remote_model(remote, self.tokenizer, context, conversations))
+
+    def _with_room(self, lm: LanguageModel) -> LanguageModel:
         for setup in self.setups():
             limit = setup.generation_kwargs.get("max_gen_toks", 0)
             if not limit < lm.max_length:

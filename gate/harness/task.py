@@ -1,7 +1,7 @@
 """One task with every request that it makes of a model."""
 
+import copy
 import dataclasses
-import functools
 import json
 import random
 from collections.abc import Callable
@@ -10,8 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from gate.errors import SettingsError
-from gate.harness import loading, points
+from gate.harness import loading, points, tokens
 from gate.harness.points import Aggregation
+from gate.harness.remote import Conversation
 from gate.harness.task_files import TaskFile
 from gate.records import TaskSetup
 from gate.settings import TaskOptions, TaskRun
@@ -26,6 +27,7 @@ class Task:
         hashes: Document id to doc_hash and prompt_hash.
         aggregations: Usable metric to lm-eval's aggregation of it.
         lots: Document id to the state of Python's random numbers that scoring it begins with.
+        conversations: Prompt to what it was made of, where the chat template was applied.
     """
 
     task: Any
@@ -34,6 +36,7 @@ class Task:
     hashes: dict[int, tuple[str, str]]
     aggregations: dict[str, Aggregation]
     lots: dict[int, Any]
+    conversations: dict[str, Conversation]
 
     @property
     def filters(self) -> list[str]:
@@ -57,15 +60,18 @@ def build(run: TaskRun, file: TaskFile, path: Path, tokenizer: Any, digest: str 
     task = loading.load_task(run.task, path, dataset, tokenizer.name_or_path)
     _configure(task, run)
     templated = _templated(run, task, tokenizer)
+    conversations: dict[str, Conversation] = {}
+    template = _chat_template(tokenizer, run.options, conversations) if templated else None
     with loading.malformed_is_settings_error(run.task), loading.silence():
         task.build_all_requests(
             system_instruction=run.options.system_instruction,
             apply_chat_template=templated,
             fewshot_as_multiturn=templated,
-            chat_template=_chat_template(tokenizer, run.options) if templated else None,
+            chat_template=template,
         )
         lots = _lots(task) if loading.draws_lots(file) else {}
-        return _collect(run, task, templated, digest, tokenizer, lots)
+        found = _collect(run, task, templated, digest, tokenizer, lots)
+        return dataclasses.replace(found, conversations=conversations)
 
 
 def _lots(task: Any) -> dict[int, Any]:
@@ -113,14 +119,25 @@ def _templated(run: TaskRun, task: Any, tokenizer: Any) -> bool:
     return has_template and task.OUTPUT_TYPE == "generate_until"
 
 
-def _chat_template(tokenizer: Any, options: TaskOptions) -> Callable[..., str]:
-    """lm-eval's own rendering, which drops the system role where the template refuses it."""
+def _chat_template(
+    tokenizer: Any, options: TaskOptions, conversations: dict[str, Conversation]
+) -> Callable[..., str]:
+    """lm-eval's own rendering, which drops the system role where the template refuses it.
+
+    Args:
+        conversations: Takes what each prompt was made of.
+    """
     from lm_eval.models.huggingface import HFLM
 
     model = SimpleNamespace(
         tokenizer=tokenizer, chat_template_args=options.chat_template_kwargs or {}
     )
-    rendered: Callable[..., str] = functools.partial(HFLM.apply_chat_template, model)
+
+    def rendered(history: list[dict[str, Any]], **how: Any) -> str:
+        prompt = str(HFLM.apply_chat_template(model, history, **how))
+        conversations[prompt] = Conversation(copy.deepcopy(history), model.chat_template_args)
+        return prompt
+
     return rendered
 
 
@@ -144,6 +161,7 @@ def _collect(
         hashes=hashes,
         aggregations=aggregations,
         lots=lots,
+        conversations={},
         setup=TaskSetup(
             task=run.task,
             version=str(task.VERSION),
@@ -193,11 +211,9 @@ def _generation_kwargs(task: Any) -> dict[str, Any]:
 
 def _adds_bos(tokenizer: Any, prompt: str) -> bool | None:
     """Whether the first token is a BOS, which lm-eval adds unless the text begins with it."""
-    bos = tokenizer.bos_token
-    if bos is None:
+    if tokenizer.bos_token is None:
         return None
-    tokens = tokenizer.encode(prompt, add_special_tokens=not prompt.startswith(bos))
-    return bool(tokens) and tokens[0] == tokenizer.bos_token_id
+    return tokens.prompt_ids(tokenizer, prompt)[:1] == [tokenizer.bos_token_id]
 
 
 def _usable(run: TaskRun, task: Any) -> dict[str, Aggregation]:

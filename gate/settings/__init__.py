@@ -1,6 +1,6 @@
 """quant-gate.yaml: what is measured, on what, and what it may lose."""
 
-from gate.settings.file import load, parse, read
+from gate.settings.file import load, parse, read, require_trusted_server
 from gate.settings.metrics import (
     BY_WEIGHT_BITS,
     Metric,
@@ -11,6 +11,7 @@ from gate.settings.metrics import (
     TaskRun,
 )
 from gate.settings.rules import PIN, CheckpointRule, covers
+from gate.settings.server import Server
 from gate.settings.speed import Speed
 from gate.settings.suites import Suite
 from gate.settings.whole import (
@@ -36,6 +37,7 @@ __all__ = [
     "Metric",
     "PerplexityMetric",
     "PerplexityText",
+    "Server",
     "Settings",
     "Speed",
     "Suite",
@@ -46,4 +48,5 @@ __all__ = [
     "load",
     "parse",
     "read",
+    "require_trusted_server",
 ]

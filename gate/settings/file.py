@@ -44,6 +44,22 @@ def load(path: Path | None, threshold: Decimal | None = None) -> tuple[Settings,
     return settings, path.absolute().parent if path else Path.cwd()
 
 
+def require_trusted_server(settings: Settings) -> None:
+    """Refuse a server that a pull request names: it would be sent the prompts and the key.
+
+    Args:
+        settings: Of the working tree.
+
+    Raises:
+        SettingsError: They ask for one, in a pull request's run.
+    """
+    if settings.backend == "server" and os.environ.get("GITHUB_EVENT_NAME") in PULL_REQUEST_EVENTS:
+        raise SettingsError(
+            "server is not taken from the settings of a pull request",
+            "Take the settings from its base: gate check CHECKPOINT --policy-commit COMMIT",
+        )
+
+
 class _Loader(yaml.SafeLoader):
     """Plain YAML whose numbers remember their text: a limit is a decimal as written.
 

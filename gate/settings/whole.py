@@ -6,10 +6,12 @@ from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     Field,
     model_validator,
 )
 
+from gate import duration
 from gate.errors import SettingsError
 from gate.settings import suites as grouping
 from gate.settings.metrics import (
@@ -23,6 +25,7 @@ from gate.settings.metrics import (
     TaskRun,
 )
 from gate.settings.rules import CheckpointRule, Reason, covers
+from gate.settings.server import Server
 from gate.settings.speed import Speed
 from gate.settings.suites import Combine, Suite
 
@@ -48,12 +51,25 @@ Borderline = Literal["point", "block", "inconclusive", "escalate"]
 Memory = Literal["auto", "resident", "stream"]
 
 
+def _age(text: str) -> str:
+    """A length of time as it is written, held against the ones that count."""
+    try:
+        duration.parse(text, "age of a baseline")
+    except SettingsError as error:
+        raise ValueError(f"{error.message}. {error.hint}") from error
+    return text
+
+
+Age = Annotated[str, AfterValidator(_age)]
+
+
 class Settings(Part):
     """The whole file.
 
     Attributes:
         backend: Who runs the model.
         answers: For backend `replay`: the stored result whose answers are used.
+        server: For backend `server`: whom it asks.
         activations: `emulate` quantizes inputs as the runtime will; `off` leaves them.
         batch_size: Documents that are generated together; halved when memory runs out. `auto` takes
             what a GPU has room for, and 8 on a CPU.
@@ -73,7 +89,14 @@ class Settings(Part):
             candidates can be compared; 0 for none.
         allow_unsafe_tasks: Tasks, by name, that may run code of their own.
         include_path: Directory with further lm-eval task files.
-        store: Directory or address (s3://, gs://, hf://) where baselines are looked for, too.
+        store: Directory or address (s3://, gs://, hf://) where baselines are looked for, too, where
+            the history lies, and where verdicts are shared.
+        max_age: Age from which a baseline is not compared with any more, such as `90d`; left out,
+            there is none.
+        max_drop_vs_released: Share of what last passed that each task with a limit may lose on the
+            same documents, whatever the baseline has; left out, that change is only shown.
+        on_fail: `diagnose` looks for the modules that hurt where a measured candidate fails and its
+            reference is at hand; the verdict stays.
         publish_text: Whether reports hold prompts and answers of the user's own tasks, too.
         metrics: What is measured; those of `suites` where these are given instead.
         suites: The same in groups, in the order in which they are run.
@@ -84,8 +107,9 @@ class Settings(Part):
     """
 
     version: Literal[1] = 1
-    backend: Literal["hf", "replay"] = "hf"
+    backend: Literal["hf", "replay", "server"] = "hf"
     answers: str | None = None
+    server: Server | None = None
     activations: Literal["emulate", "off"] = "emulate"
     batch_size: BatchSize = "auto"
     memory: Memory = "auto"
@@ -98,6 +122,9 @@ class Settings(Part):
     allow_unsafe_tasks: tuple[str, ...] = ()
     include_path: str | None = None
     store: str | None = None
+    max_age: Age | None = None
+    max_drop_vs_released: Annotated[Limit, Field(lt=1)] | None = None
+    on_fail: Literal["off", "diagnose"] = "off"
     publish_text: bool = False
     checkpoints: tuple[CheckpointRule, ...] = ()
     metrics: tuple[TaggedMetric, ...] = Field(default=DEFAULT_METRICS, min_length=1)
@@ -111,6 +138,8 @@ class Settings(Part):
     def _with_suites(self) -> Self:
         """Their metrics stand in `metrics`, where everybody looks."""
         stated = self.model_fields_set
+        if self.backend == "server" and self.server is None:
+            raise ValueError("backend: server needs server, such as {url: http://localhost:8000}")
         escalating = any(suite.escalate_to is not None for suite in self.suites)
         if (self.min_mean_retention is None) == (self.combine == "mean"):
             raise ValueError("combine: mean and min_mean_retention belong together")
@@ -127,6 +156,17 @@ class Settings(Part):
         object.__setattr__(self, "metrics", grouping.flattened(self.suites, self.combine))
         if escalating and "borderline" not in stated:
             object.__setattr__(self, "borderline", "escalate")
+        return self
+
+    @model_validator(mode="after")
+    def _measured_against_released(self) -> Self:
+        """A limit that nothing could ever reach is a mistake, not a gate."""
+        if self.max_drop_vs_released is None:
+            return self
+        if self.store is None:
+            raise ValueError("max_drop_vs_released needs a store, which holds the history")
+        if not any(metric.gates for metric in self.task_metrics):
+            raise ValueError("max_drop_vs_released needs a task with a limit")
         return self
 
     def suite_of(self, task: str) -> Suite | None:
