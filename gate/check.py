@@ -11,9 +11,12 @@ from gate import (
     answers,
     baseline,
     baselines,
+    diagnose,
     flips,
     privacy,
+    released,
     reuse,
+    serving,
     store,
     subjects,
     verdict,
@@ -21,6 +24,7 @@ from gate import (
 from gate.errors import BaselineMissingError, CheckpointError, NonFiniteLogitsError
 from gate.quantization import require_decodable
 from gate.records import BaselineInfo, EvalResult, Report, Verdict
+from gate.released import Found
 from gate.repeat import repeated
 from gate.request import Request, Subject
 from gate.reuse import Kept
@@ -66,24 +70,26 @@ def check(request: Request) -> Report:
     """Judge a checkpoint from its bytes to the verdict, or by a kept verdict about the same."""
     subject = subjects.alone(request)
     _refuse_unfetched(subject)
-    kept = Kept(cache_directory() / "verdicts", request, subject)
+    last = released.find(request, subject)
+    kept = Kept(cache_directory() / "verdicts", request, subject, last.measure(request))
     known = kept.report()
     if known is not None:
         report = reuse.again(known, subjects.report(request, subject, known.verdict))
+        report = released.compared(report, request, last)
         request.store(report)
         return report
-    report = _judged(request, subject)
+    report = _judged(request, subject, last)
     kept.keep(report)
     return report
 
 
-def _judged(request: Request, subject: Subject) -> Report:
+def _judged(request: Request, subject: Subject, last: Found) -> Report:
     """Static validation that condemns it, or every measurement that the verdict needs."""
     if subject.lint.errors:
         report = subjects.report(request, subject, verdict.decide(subject.lint, ()))
         request.store(report)
         return report
-    require_decodable(subject.checkpoint, subject.form)
+    _require_decodable(request, subject)
     _require_limits_and_baseline(request, subject)
     run = Run(request, subject)
     stored, info = _baseline(request, subject, run)
@@ -93,8 +99,14 @@ def _judged(request: Request, subject: Subject) -> Report:
         report = flips.explained(report, stored, run.backend.prompt)
         report = answers.explained(report, stored)
         report = privacy.without_texts(report, request.settings, request.root)
+        report = released.decided(report, request, last)
+        report = diagnose.offered(report, request, subject)
         request.store(report)
-    return report
+    # The model is gone, to leave its memory to this; the verdict is stored, whatever comes.
+    diagnosed = diagnose.explained(report, request, subject)
+    if diagnosed is not report:
+        request.store(diagnosed)
+    return diagnosed
 
 
 def judge(run: "Run", stored: EvalResult) -> tuple[Verdict, EvalResult | None]:
@@ -102,6 +114,7 @@ def judge(run: "Run", stored: EvalResult) -> tuple[Verdict, EvalResult | None]:
     decided, result = _decided(run, stored)
     settings, comparisons, left_out = run.settings, decided.comparisons, run.left_out
     concerns = (
+        *serving.concerns(run.backend.served),
         *verdict.concerns(settings, comparisons, left_out),
         *decided.concerns,
         *verdict.speed_concerns(settings.speed, stored.throughput, run.throughput),
@@ -147,8 +160,18 @@ def _sound(request: Request) -> Subject:
             f"{subject.checkpoint.source} is broken and was not measured: {first.message}",
             f"See all {len(subject.lint.errors)} errors: gate lint {subject.checkpoint.source}",
         )
-    require_decodable(subject.checkpoint, subject.form)
+    _require_decodable(request, subject)
     return subject
+
+
+def _require_decodable(request: Request, subject: Subject) -> None:
+    """Refuse what cannot be decoded, unless a server decodes it.
+
+    Raises:
+        UnknownFormatError: Naming the algorithms.
+    """
+    if request.settings.backend != "server":
+        require_decodable(subject.checkpoint, subject.form)
 
 
 def _refuse_unfetched(subject: Subject) -> None:
@@ -209,6 +232,7 @@ def _baseline(request: Request, subject: Subject, run: Run) -> tuple[EvalResult,
     else:
         stored = baseline.load(path, command)
         baseline.require_comparable(stored, conditions, path, command)
+    baseline.require_young(stored.date, request.settings.max_age, command)
     verdict.check_baseline(request.settings, stored)
     run.readings.compare_with(stored, path.parent)
     info = BaselineInfo(
@@ -263,6 +287,8 @@ def _owner(subject: Subject) -> _Owner:
 def _baseline_command(request: Request, rule: CheckpointRule, path: Path | None) -> str:
     """The one command that makes the missing baseline."""
     settings = str(request.settings_file) if request.settings_file else None
-    return baseline.eval_command(
+    made = baseline.eval_command(
         rule.reference or "REFERENCE", settings=settings, path=str(path) if path else None
     )
+    shared = request.settings.store is not None and path is None
+    return f"{made} && gate baseline push {made.rpartition(' -o ')[2]}" if shared else made

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gate import history, trees
+from gate import commits, trees
 from gate.checkpoint import Container
+from gate.commits import Api, Change, Commits, Fetch
 from gate.errors import SettingsError
 from gate.git import Repository
-from gate.history import Api, Change, Commits, Fetch
 from gate.records import ChangedCheckpoint, Detection, Failure
 from gate.scope import Scope
 from gate.trees import Model, Tree
@@ -63,11 +63,11 @@ def detect(
     """
     if change.since == "nothing":
         return Detection(base=None, head=change.head, source="nothing to compare")
-    commits = history.read(repository, change, fetch, api)
-    base = Tree(commits.base_entries, containers)
-    head = Tree(commits.head_entries, containers, base.models)
+    found = commits.read(repository, change, fetch, api)
+    base = Tree(found.base_entries, containers)
+    head = Tree(found.head_entries, containers, base.models)
     scope = Scope.read(repository, settings_file, base, head)
-    return _Comparison(repository, base, head).detection(commits, scope, paths)
+    return _Comparison(repository, base, head).detection(found, scope, paths)
 
 
 def matrix(detection: Detection) -> dict[str, Any]:
@@ -84,11 +84,16 @@ def matrix(detection: Detection) -> dict[str, Any]:
             f"{len(found):,} checkpoints changed, and a matrix holds at most {MOST_JOBS} jobs",
             "Limit them with --path GLOB, or judge them in one job.",
         )
+    return jobs(checkpoint.path for checkpoint in found)
+
+
+def jobs(checkpoints: Iterable[str]) -> dict[str, Any]:
+    """A matrix of checkpoints, each with a `name` for it; see `matrix`."""
     names: set[str] = set()
     include = []
-    for checkpoint in found:
-        names.add(name := _slug(checkpoint.path, names))
-        include.append({"checkpoint": checkpoint.path, "name": name})
+    for path in checkpoints:
+        names.add(name := _slug(path, names))
+        include.append({"checkpoint": path, "name": name})
     return {"include": include}
 
 

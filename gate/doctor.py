@@ -5,12 +5,14 @@ from functools import partial
 from pathlib import Path
 
 from gate import baseline, check, drift, harness, hub, placement, preflight
+from gate.backends import server_client, server_probe
 from gate.checkpoint import open_checkpoint
 from gate.containers import CONTAINERS
 from gate.formats import FORMATS
+from gate.plain import plain
 from gate.quantization import identify
 from gate.request import Request
-from gate.settings import PerplexityText
+from gate.settings import PerplexityText, Server
 
 
 def doctor(request: Request) -> Iterator[preflight.Check]:
@@ -29,8 +31,10 @@ def doctor(request: Request) -> Iterator[preflight.Check]:
         for metric in settings.perplexity_metrics:
             text = metric.perplexity
             yield preflight.attempt(f"text {text.label}", partial(characters, text))
+        if settings.server is not None and settings.backend == "server":
+            yield preflight.attempt("server", partial(_served, settings.server))
         if request.checkpoint:
-            if settings.backend != "replay":
+            if settings.backend == "hf":
                 yield preflight.attempt("memory", partial(_placed, request))
             yield preflight.attempt("baseline", partial(_prepared, request))
             return
@@ -44,6 +48,12 @@ def _described(path: Path) -> str:
     """A stored baseline, in words."""
     stored = baseline.load(path)
     return f"of {stored.model}, made {stored.date}"
+
+
+def _served(asked: Server) -> str:
+    """The model that a server serves, in words."""
+    client = server_client.Client(asked)
+    return f"{plain(server_probe.identity(client, asked).name)} at {client.host}"
 
 
 def _placed(request: Request) -> str:

@@ -14,11 +14,14 @@ could be judged::
         BackendUnavailableError 3   an extra, a device or data is missing
         OutOfMemoryError        3   the driver halves the batch first
         NonFiniteLogitsError    3   for a candidate, the driver makes it a FAIL
+        ServerError             3   the server that runs the model refused, or gave no usable reply
       AttestError               3   a report does not speak of these bytes, or not of all
+        CardError               3   the model card cannot take the results
+      ChangedError              1   a release changed after it was verified
       ImportedError             3   another evaluator's log cannot be taken over
       StoreError                3   kept results cannot be read or written
       GitError                  3   git has no answer, or not that commit
-      PublishError              3   a report could not be delivered
+      PublishError              3   a report or a release could not be delivered
 """
 
 from enum import IntEnum
@@ -93,8 +96,32 @@ class NonFiniteLogitsError(BackendError):
     """The model computed NaN or infinity: a defect of what is judged, not of the machine."""
 
 
+class ServerError(BackendError):
+    """The server that runs the model refused, did not reply, or not as it should.
+
+    Args:
+        message: See `GateError`.
+        hint: See `GateError`.
+        status: The server's, where it refused.
+    """
+
+    def __init__(self, message: str, hint: str, *, status: int | None = None) -> None:
+        super().__init__(message, hint)
+        self.status = status
+
+
 class AttestError(GateError):
     """A report cannot be turned into a statement about these files."""
+
+
+class CardError(AttestError):
+    """The model card cannot be read, or the results not be written into it."""
+
+
+class ChangedError(GateError):
+    """What was to be released is no longer what was verified; it was not released."""
+
+    exit_code = ExitCode.FAIL
 
 
 class ImportedError(GateError):

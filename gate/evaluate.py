@@ -18,6 +18,7 @@ from gate.records import (
     EarlyStop,
     RoundingFloor,
     ScoredDocument,
+    Served,
     TaskResult,
     TaskSetup,
 )
@@ -39,6 +40,7 @@ class Backend(Protocol):
         kernel: How quantized layers are computed, in words.
         emulated: Whether quantized weights are decoded and computed as unquantized ones.
         versions: Packages that the result depends on.
+        served: Who runs the model, where it is a server that loaded it.
     """
 
     device: str
@@ -46,6 +48,7 @@ class Backend(Protocol):
     kernel: str
     emulated: bool
     versions: dict[str, str]
+    served: Served | None
 
     def __enter__(self) -> Self: ...
 

@@ -71,6 +71,8 @@ def place(settings: Settings, checkpoint: Checkpoint, form: Format | None) -> Pl
     Raises:
         BackendUnavailableError: Neither the model nor its largest layer fits.
     """
+    if settings.backend == "server":  # its weights are where the server is
+        return Placement()
     decoded = size.decoded_bytes(checkpoint, form)
     part = size.part_bytes(checkpoint, form)
     return Placement(decoded, part, preflight.streams(settings.memory, decoded, part))

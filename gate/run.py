@@ -14,16 +14,16 @@ from gate import speed as speeding
 from gate.answers import counting
 from gate.backends import BACKENDS
 from gate.backends.replay import Replay
-from gate.checkpoint import Checkpoint
+from gate.backends.server import Server
 from gate.evaluate import Backend, Evaluation, suite_digest
-from gate.harness import Harness, load_tokenizer
+from gate.harness import Harness
 from gate.journal import Journal
 from gate.readings import Readings
 from gate.records import CanaryAnswer, Comparison, EvalResult, Throughput, now
 from gate.request import Request, Subject
 from gate.schedule import Schedule
 from gate.screen import Screen
-from gate.settings import Metric, PerplexityMetric, Settings, Suite, TaskMetric
+from gate.settings import Metric, PerplexityMetric, Suite, TaskMetric
 
 
 class Run:
@@ -51,7 +51,7 @@ class Run:
         else:
             preflight.require_packages()
             self.placement = placement.place(self.settings, checkpoint, form)
-            harness = _harness(self.settings, checkpoint, request.root)
+            harness = Harness.of(self.settings, checkpoint, request.root)
             self.prompting = harness.prompting(checkpoint) if harness else None
             self.backend = BACKENDS[self.settings.backend](
                 checkpoint=checkpoint,
@@ -61,7 +61,11 @@ class Run:
                 progress=lambda done, total: self._loaded(1),
                 streamed=self.placement.streamed,
             )
+        left_out: tuple[str, ...] = ()
+        if isinstance(self.backend, Server):
+            self.settings, left_out = self.backend.able()
         self.readings = Readings(self.settings, checkpoint, request.root, self.stored_answers)
+        self.readings.unread += left_out
         suite = suite_digest(self.backend.setups())
         self.seed = hashlib.sha256(f"{suite}/{self.digest}".encode()).hexdigest()
         self.journal = Journal(None if self.stored_answers else self._journal_path())
@@ -114,6 +118,7 @@ class Run:
             config_digest=baseline.config_digest(checkpoint),
             backend=self.settings.backend,
             activations=self.settings.activations,
+            api=self.backend.served.api if self.backend.served else None,
             tokens_digests=self.readings.digests(self.backend),
             optional=self.readings.optional,
             device=self.backend.device or None,
@@ -237,6 +242,7 @@ class Run:
             device=self.backend.device,
             dtype=self.backend.dtype,
             kernel=self.backend.kernel,
+            served=self.backend.served,
             activations=self.settings.activations,
             setups=self.backend.setups(),
             tasks=evaluation.task_results(),
@@ -272,6 +278,7 @@ class Run:
             [metric.perplexity.model_dump(mode="json") for metric in self.readings.metrics],
             [hashlib.sha256(text.encode()).hexdigest() for text in self.readings.contents.values()],
             settings.backend,
+            self.backend.served.model_dump() if self.backend.served else None,
             settings.activations,
             settings.batch_size,
             settings.top_tokens,
@@ -288,13 +295,3 @@ def cache_directory() -> Path:
     named = os.environ.get("QUANT_GATE_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(named) if named else Path(home) / "quant-gate"
-
-
-def _harness(settings: Settings, checkpoint: Checkpoint, root: Path) -> Harness | None:
-    """Every task's requests, built by the checkpoint's own tokenizer; None without tasks."""
-    if not settings.task_runs:
-        return None
-    tokenizer = load_tokenizer(checkpoint.path, settings.trust_remote_code)
-    return Harness(
-        settings.task_runs, tokenizer, root, settings.include_path, settings.allow_unsafe_tasks
-    )

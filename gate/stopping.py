@@ -125,6 +125,8 @@ class Stopping:
         settings = self._settings
         long = settings.early_stop != "auto" or self._n[task] > LONG
         alone = settings.combine == "each" and not _pooled(settings, task)
+        # What passed last was asked other documents first: only all of them are compared with it.
+        alone = alone and settings.max_drop_vs_released is None
         return long and alone and settings.borderline in {"point", "escalate"}
 
     def _stop(self, task: str, settled: Settled) -> EarlyStop:

@@ -1,11 +1,12 @@
 """From what the user named to checkpoints that are opened, linted, weighed and reported."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gate import __version__, hub, verdict
+from gate import __version__, event, hub, verdict
 from gate import fit as fitting
 from gate import lint as linting
 from gate import reference as comparing
@@ -117,6 +118,7 @@ def report(
         policy=subject.policy,
         policy_digest=request.policy_digest if result else None,
         digests=subject.digests if result else {},
+        run_id=event.own_run_id(os.environ),
         date=now(),
         duration_s=round(time.monotonic() - subject.started, 1),
     )
@@ -153,7 +155,7 @@ def opened(request: Request, chosen: Chosen, look: Look) -> Subject:
     reference = _reference(rule.reference, request.tree)
     form = identify(checkpoint, FORMATS)
     layers = linting.walk(checkpoint, form)
-    original = _opened_reference(look.reference)
+    original = unquantized(look.reference) if look.reference else None
     evidence = Evidence(
         checkpoint,
         form,
@@ -179,6 +181,20 @@ def opened(request: Request, chosen: Chosen, look: Look) -> Subject:
         policy=request.policy_for(source),
         started=started,
     )
+
+
+def unquantized(name: str) -> Checkpoint:
+    """The checkpoint that others were made from; its weights will be read.
+
+    Args:
+        name: Directory, or org/name@revision.
+
+    Raises:
+        SettingsError: There is no such directory.
+        BackendUnavailableError: The hub or the repository cannot be reached.
+    """
+    source = hub.resolve(name)
+    return open_checkpoint(source.path, CONTAINERS, source=source.name, revision=source.revision)
 
 
 def _below(source: hub.Source) -> list[Chosen]:
@@ -233,11 +249,3 @@ def _reference(name: str | None, root: Path) -> Checkpoint | None:
         return None
     path = root / name
     return open_checkpoint(path, CONTAINERS, source=name) if path.is_dir() else None
-
-
-def _opened_reference(name: str | None) -> Checkpoint | None:
-    """The unquantized checkpoint that every layer is compared with; all of it is read."""
-    if name is None:
-        return None
-    source = hub.resolve(name)
-    return open_checkpoint(source.path, CONTAINERS, source=source.name, revision=source.revision)

@@ -25,14 +25,16 @@ SCHEMAS: dict[str, tuple[type[BaseModel], str]] = {
     "settings": (settings.Settings, "quant-gate.yaml"),
     "eval-result": (records.EvalResult, "quant-gate evaluation result (a stored baseline)"),
     "report": (records.Report, "quant-gate report"),
+    "diagnosis": (records.DiagnosisReport, "quant-gate diagnosis: which modules are hurt"),
     "calibration": (records.Calibration, "quant-gate calibration: the gate's own rates"),
     "run": (records.GateRun, "quant-gate run: what the GitHub action stores"),
 }
 """Schema name to its model and title."""
 
 VERBS = (
-    "check", "eval", "lint", "compare", "calibrate", "init", "detect", "publish", "bundle",
-    "report", "attest", "verify", "baseline", "import", "explain", "list rules", "doctor", "demo",
+    "check", "eval", "lint", "compare", "diagnose", "calibrate", "init", "detect", "publish",
+    "bundle", "report", "attest", "verify", "baseline", "history", "dashboard", "import", "explain",
+    "list rules", "doctor", "demo",
 )  # fmt: skip
 
 

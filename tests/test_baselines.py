@@ -43,6 +43,8 @@ def test_a_baseline_goes_there_and_comes_back(
 def test_what_is_missing_is_said(stored: Path) -> None:
     with pytest.raises(BaselineMissingError, match="holds no baseline acme/none"):
         run("baseline", "pull", "acme/none", "--store", "kept", "-o", "x.json")
+    with pytest.raises(BaselineError, match=r"x\.json cannot be read"):
+        run("baseline", "push", "x.json", "--store", "kept")
     with pytest.raises(SettingsError, match="no store is named"):
         run("baseline", "list")
 

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gate import git
+from gate.commits import Change
 from gate.containers import CONTAINERS
 from gate.detect import detect, lfs_oid, matrix
 from gate.errors import GateError, GitError, SettingsError
 from gate.git import parse_tree
 from gate.github.api import Client
-from gate.history import Change
 from gate.records import ChangedCheckpoint, Detection
 from gate.reports import detection as text
 from gate.settings import CheckpointRule, Settings
@@ -558,7 +558,7 @@ class TestHistory:
     ) -> None:
         history, base, head = _forked(start)
         clone = history.clone(tmp_path / "clone", head)
-        monkeypatch.setattr("gate.history.DEPTHS", (1, None))
+        monkeypatch.setattr("gate.commits.DEPTHS", (1, None))
         repository = git.find(clone.root)
         change = Change(head, base, "merge base")
         detection = detect(repository, change, CONTAINERS, fetch=repository.fetch)

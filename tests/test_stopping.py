@@ -19,11 +19,11 @@ N, RIGHT = 541, 400
 METRIC = "inst_level_strict_acc"
 
 
-def settings(mode: str, *, gating: int = 1, borderline: str = "point") -> Settings:
+def settings(mode: str, *, gating: int = 1, borderline: str = "point", **more) -> Settings:
     metrics = [TaskMetric(task="ifeval", metric=METRIC, min_retention=Decimal("0.95"))]
     if gating == 2:
         metrics.append(TaskMetric(task="ifeval", metric="loose", min_retention=Decimal("0.95")))
-    return Settings(metrics=tuple(metrics), early_stop=mode, borderline=borderline)
+    return Settings(metrics=tuple(metrics), early_stop=mode, borderline=borderline, **more)
 
 
 def stored(scores: list[float], *more: list[float], **changes: object) -> EvalResult:
@@ -80,6 +80,13 @@ def test_a_long_task_that_passes_is_stopped() -> None:
     asked, decided = judged("auto", stored(long), stored(long))
     assert asked < 600
     assert decided.outcome == "pass"
+
+
+def test_a_task_that_may_not_drop_is_run_to_its_end_unless_it_fails() -> None:
+    long, limit = scores(n=3000, right=2000), {"store": "s", "max_drop_vs_released": "0.02"}
+    assert judged("guaranteed", stored(long), stored(long), **limit)[0] == 3000
+    garbage = stored(scores(lost=2000, n=3000, right=2000))
+    assert judged("guaranteed", garbage, stored(long), **limit)[0] < 600
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -11,23 +11,22 @@ from pathlib import Path
 import pytest
 
 from gate.errors import BackendUnavailableError, StoreError
-from gate.records import Entry
+from gate.records import Label
 from gate.store import Store
 
 KEY = "a" * 64
 LATER = timedelta(days=2)
 
 
-def entry(**changes: object) -> Entry:
+def label(**changes: object) -> Label:
     """About the document that the test keeps."""
     stated = {
         "kind": "baseline",
         "key": KEY,
-        "content": "0" * 64,
         "model": "acme/model",
         "date": "2026-11-21T10:00:00+00:00",
     }
-    return Entry.model_validate(stated | changes)
+    return Label.model_validate(stated | changes)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def test_what_is_kept_is_found_again(store: Store) -> None:
     assert store.entries("baseline") == ()
     array = b"\x00numbers"
     digest = hashlib.sha256(array).hexdigest()
-    kept = store.put(entry(facts={"device": "H100"}), b"document", {digest: array})
+    kept = store.put(label(facts={"device": "H100"}), b"document", {digest: array})
     assert store.entries("baseline", KEY) == (kept,)
     assert store.entries("baseline", "b" * 64) == ()
     assert store.entries("report") == ()
@@ -74,19 +73,19 @@ def test_what_is_kept_is_found_again(store: Store) -> None:
 
 
 def test_the_newest_comes_first(store: Store) -> None:
-    old = store.put(entry(date="2026-01-01T00:00:00+00:00"), b"old")
-    new = store.put(entry(date="2026-02-01T00:00:00+01:00"), b"new")
+    old = store.put(label(date="2026-01-01T00:00:00+00:00"), b"old")
+    new = store.put(label(date="2026-02-01T00:00:00+01:00"), b"new")
     assert store.entries("baseline") == (new, old)
 
 
 def test_the_same_result_twice_is_one(store: Store) -> None:
-    store.put(entry(), b"document")
-    store.put(entry(), b"document")
+    store.put(label(), b"document")
+    store.put(label(), b"document")
     assert len(store.entries("baseline")) == 1
 
 
 def test_only_what_nothing_names_is_pruned(store: Store) -> None:
-    kept, gone = store.put(entry(), b"kept"), store.put(entry(kind="report"), b"gone")
+    kept, gone = store.put(label(), b"kept"), store.put(label(kind="report"), b"gone")
     store.remove(gone)
     assert store.prune() == 0, "a young document may not be named yet"
     assert store.prune(datetime.now(UTC) + LATER) == 1
@@ -97,19 +96,19 @@ def test_only_what_nothing_names_is_pruned(store: Store) -> None:
 
 def test_damage_is_seen_and_mended(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    kept = store.put(entry(), b"document")
+    kept = store.put(label(), b"document")
     (path,) = (tmp_path / "objects").glob("*/*")
     for content in (b"", path.read_bytes()[:-3], gzip.compress(b"other"), b"\x1f\x8b" + b"x" * 40):
         path.write_bytes(content)
         with pytest.raises(StoreError, match="damaged"):
             store.document(kept)
-    store.put(entry(), b"document")
+    store.put(label(), b"document")
     assert store.document(kept) == b"document"
 
 
 def test_a_stranger_among_the_entries_is_passed_over(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    kept = store.put(entry(), b"document")
+    kept = store.put(label(), b"document")
     (tmp_path / "entries" / "baseline" / KEY / "README.txt").write_text("by hand")
     assert store.entries("baseline") == (kept,)
 
@@ -133,7 +132,7 @@ def test_a_secret_in_the_address_is_not_shown() -> None:
 WRITERS = """
 import hashlib, os, random, signal, sys, time, traceback
 from pathlib import Path
-from gate.records import Entry
+from gate.records import Label
 from gate.store import Store
 
 def write(address, seed):
@@ -143,8 +142,8 @@ def write(address, seed):
         document = (f"{seed}-{number} " * 4000).encode()
         key = hashlib.sha256(str(seed % 5).encode()).hexdigest()
         date = f"2026-11-21T{number // 3600 % 24:02}:{number // 60 % 60:02}:{number % 60:02}+00:00"
-        made = Entry(kind="baseline", key=key, content="0" * 64, model="m", date=date)
-        kept = store.put(made, document)
+        label = Label(kind="baseline", key=key, model="m", date=date)
+        kept = store.put(label, document)
         os.write(told, f"{kept.content}\\n".encode())
         for found in store.entries("baseline", key)[:3]:
             store.document(found)

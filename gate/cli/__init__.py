@@ -8,11 +8,15 @@ from gate.cli.attesting import attest, verify
 from gate.cli.baseline import baseline
 from gate.cli.bundle import bundle
 from gate.cli.calibrate import calibrate
+from gate.cli.dashboard import dashboard
 from gate.cli.detect import detect
+from gate.cli.diagnosing import diagnose
 from gate.cli.evaluation import check, compare, demo, doctor, evaluate
+from gate.cli.history import history
 from gate.cli.importing import import_
 from gate.cli.init import init
 from gate.cli.publish import publish
+from gate.cli.pushing import push
 from gate.cli.reporting import report
 from gate.cli.static import explain, lint, list_tables
 
@@ -41,6 +45,7 @@ for command in (
     evaluate,
     compare,
     calibrate,
+    diagnose,
     explain,
     list_tables,
     doctor,
@@ -49,9 +54,12 @@ for command in (
     init,
     import_,
     baseline,
+    history,
+    dashboard,
     report,
     attest,
     verify,
+    push,
     publish,
     action,
 ):

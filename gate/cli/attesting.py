@@ -1,12 +1,16 @@
 """The commands that bind a verdict to bytes, and check that a release is what was judged."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gate import terminal
-from gate.cli.options import SETTINGS
+from gate.cli.demanding import demanding
 from gate.errors import ExitCode
+
+if TYPE_CHECKING:
+    from gate.verify import Demands
 
 
 @click.command()
@@ -34,8 +38,7 @@ def attest(
     from gate import records
 
     statement = attesting.attest(report, checkpoint)
-    text = statement.model_dump_json(by_alias=True, exclude_none=True, indent=1)
-    files = {output: text + "\n"}
+    files = {output: attesting.text(statement)}
     if predicate is not None:
         files[predicate] = attesting.predicate(statement)
     if checksums is not None:
@@ -58,38 +61,29 @@ def attest(
     help="What gate attest wrote, also as a DSSE envelope or a Sigstore bundle.",
 )
 @click.option(
-    "--require", multiple=True, metavar="METRIC>=LIMIT", help='For example "ifeval>=0.95".'
-)
-@click.option("--max-age", metavar="14d", help="Oldest verdict that counts, in days or hours.")
-@SETTINGS
-@click.option(
     "--cache",
     type=click.Path(path_type=Path),
     help="Believe digests kept here where size and time of change are the same.",
 )
-def verify(
-    checkpoint: Path,
-    statement: Path,
-    require: tuple[str, ...],
-    max_age: str | None,
-    settings: Path | None,
-    cache: Path | None,
-) -> int:
+@demanding
+def verify(checkpoint: Path, statement: Path, cache: Path | None, demands: "Demands") -> int:
     """Block a release that is not, byte for byte, what a statement says was judged and passed."""
-    from gate import digests, duration
+    from gate import digests
     from gate import verify as verifying
     from gate.reports import verification
 
-    demands = verifying.Demands(
-        requirements=[verifying.Requirement.parse(text) for text in require],
-        max_age=duration.parse(max_age, "age of a verdict") if max_age else None,
-        settings=verifying.expected(settings),
-    )
     known = digests.Known(cache) if cache else None
     found, refusals = verifying.verify(checkpoint, statement, demands, known)
     if known is not None:
         known.save()
     unasked = verifying.unasked(demands)
-    shown = verification.render(str(checkpoint), found, refusals, unasked, **terminal.style())
+    shown = verification.render(
+        str(checkpoint),
+        found,
+        refusals,
+        unasked,
+        str(demands.signer) if demands.signer is not None else None,
+        **terminal.style(),
+    )
     terminal.say(shown)
     return ExitCode.FAIL if refusals else ExitCode.PASS

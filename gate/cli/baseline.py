@@ -22,7 +22,12 @@ def baseline() -> None:
     """Baselines in a store: any directory, s3://, gs:// or hf:// address."""
 
 
-def _store(address: str | None, settings: Path | None) -> "Store":
+def opened(address: str | None, settings: Path | None) -> "Store":
+    """The named store, else that of the settings.
+
+    Raises:
+        SettingsError: Neither names one.
+    """
     from gate import settings as reading
     from gate import store
 
@@ -41,7 +46,7 @@ def listed(address: str | None, settings: Path | None) -> int:
     """Show what is kept, newest first."""
     from gate.reports import stored
 
-    store = _store(address, settings)
+    store = opened(address, settings)
     terminal.say(stored.render(store.entries("baseline"), store.shown, **terminal.style()))
     return ExitCode.PASS
 
@@ -55,7 +60,7 @@ def show(name: str, address: str | None, settings: Path | None) -> int:
     from gate import baselines
     from gate.reports import stored
 
-    entry = baselines.named(_store(address, settings), name)
+    entry = baselines.named(opened(address, settings), name)
     terminal.say(stored.details(entry, **terminal.style()))
     return ExitCode.PASS
 
@@ -68,7 +73,7 @@ def push(files: tuple[Path, ...], address: str | None, settings: Path | None) ->
     """Keep what `gate eval` stored."""
     from gate import baselines
 
-    store = _store(address, settings)
+    store = opened(address, settings)
     for file in files:
         entry = baselines.push(store, file)
         terminal.say(f"{entry.short}  {file} is kept in {store.shown}\n")
@@ -86,7 +91,7 @@ def pull(name: str, output: Path, address: str | None, settings: Path | None) ->
     """Write a kept baseline into a file, by its digest's beginning or its model's name."""
     from gate import baselines
 
-    store = _store(address, settings)
+    store = opened(address, settings)
     baselines.pull(store, baselines.named(store, name), output)
     return ExitCode.PASS
 
@@ -105,7 +110,7 @@ def prune(keep: int, address: str | None, settings: Path | None) -> int:
     """Let old baselines go, and the documents that nothing names any more."""
     from gate import baselines
 
-    store = _store(address, settings)
+    store = opened(address, settings)
     _, old = baselines.divided(store.entries("baseline"), keep)
     for entry in old:
         store.remove(entry)

@@ -52,10 +52,10 @@ def detect(
     with 0 whether or not a checkpoint changed.
     """
     from gate import detect as detecting
+    from gate import event as events
     from gate import git
+    from gate.commits import Change
     from gate.containers import CONTAINERS
-    from gate.github import event as events
-    from gate.history import Change
 
     repository = git.find(Path())
     event, token = events.read(os.environ), os.environ.get("GITHUB_TOKEN")
@@ -102,9 +102,9 @@ class _Api:
         return Client(address, self._token, self._repository)
 
     def tree(self, sha: str) -> Iterable["Entry"]:
-        """See `gate.history.Api`."""
+        """See `gate.commits.Api`."""
         return self._client.tree(sha)
 
     def merge_base(self, base: str, head: str) -> str:
-        """See `gate.history.Api`."""
+        """See `gate.commits.Api`."""
         return self._client.merge_base(base, head)

@@ -1,9 +1,8 @@
 """The commands that run a model, or look at what running one gave."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -17,22 +16,11 @@ from gate.cli.options import (
     REPORT,
     RESULT,
     SETTINGS,
+    Limit,
     policy_of,
     request,
 )
 from gate.errors import ExitCode
-
-
-class _Limit(click.ParamType[Decimal]):
-    """A decimal, kept as it is written."""
-
-    name = "decimal"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Decimal:
-        try:
-            return Decimal(value)
-        except InvalidOperation:
-            self.fail(f"{value!r} is not a number", param, ctx)
 
 
 @click.command()
@@ -41,7 +29,7 @@ class _Limit(click.ParamType[Decimal]):
 @click.option(
     "--baseline", type=click.Path(path_type=Path), help="The stored result to compare with."
 )
-@click.option("--threshold", type=_Limit(), help="Replaces min_retention of every gating metric.")
+@click.option("--threshold", type=Limit(), help="Replaces min_retention of every gating metric.")
 @click.option("--full", is_flag=True, help="Measure everything even when the verdict is settled.")
 @REPORT
 @PUBLISH_TEXT

@@ -4,7 +4,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,8 @@ REPORT = click.option(
     "reports",
     multiple=True,
     metavar="FORMAT=FILE",
-    help="Also write the report: text, json, markdown, sarif, junit or github. May be repeated.",
+    help="Also write the report: text, markdown, html, json, sarif, junit or github. "
+    "May be repeated.",
 )
 REMOTE_CODE = click.option(
     "--trust-remote-code", is_flag=True, help="Let the checkpoint's own Python code run."
@@ -48,6 +49,19 @@ POLICY = click.option(
     metavar="COMMIT",
     help="Take settings, baselines and tasks from this commit, for example a pull request's base.",
 )
+
+
+class Limit(click.ParamType[Decimal]):
+    """A decimal, kept as it is written."""
+
+    name = "decimal"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Decimal:
+        """See `click.ParamType`."""
+        try:
+            return Decimal(value)
+        except InvalidOperation:
+            self.fail(f"{value!r} is not a number", param, ctx)
 
 
 def _batch_size(
@@ -96,6 +110,7 @@ def request(
         loaded, root = trusted.settings, trusted.root
     else:
         loaded, root = settings.load(settings_file, threshold)
+        settings.require_trusted_server(loaded)
     changes = {
         "batch_size": batch_size,
         "trust_remote_code": trust_remote_code or None,

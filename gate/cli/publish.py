@@ -80,7 +80,8 @@ def _stored(files: tuple[Path, ...]) -> "GateRun":
 
 def _forks(repository: str | None, key: str | None) -> "GateRun | None":
     """The run of a fork's pull request; None, with a word on why, where there is none."""
-    from gate.github import artifact, event
+    from gate import event
+    from gate.github import artifact
 
     started = event.read(os.environ)
     own = repository or (started.repository if started is not None else None)
@@ -117,7 +118,7 @@ def _preview(run: "GateRun", options: "Options") -> int:
 
 
 def _announce(repository: str | None, key: str | None) -> int:
-    from gate.github import event
+    from gate import event
     from gate.github import publish as publishing
 
     started = event.read(os.environ)

@@ -200,6 +200,12 @@ class _Source:
         """The settings of the change, where the commit has none; they run no code of their own."""
         loaded, root = settings.load(self.path, threshold)
         _refuse_remote_code(loaded)
+        if loaded.backend == "server":
+            raise SettingsError(
+                "server is not taken from a change that brings the first settings: it would name "
+                "who is sent the prompts and the key",
+                "Merge the settings first.",
+            )
         if loaded.allow_unsafe_tasks:
             raise SettingsError(
                 "allow_unsafe_tasks is not taken from a change that brings the first settings",

@@ -8,8 +8,17 @@ from gate.records.answering import AnswerStats, Lost, Prompting
 from gate.records.attesting import Resource, Statement, TestResult
 from gate.records.bundling import Bundle
 from gate.records.calibrating import Calibration, CalibrationRun, Rate, Spread
+from gate.records.diagnosing import (
+    Diagnosis,
+    Exclusion,
+    InputClipping,
+    KindDamage,
+    LayerDamage,
+    ModuleSensitivity,
+)
 from gate.records.drifting import Distributions, Drift, Source
 from gate.records.evaluating import EvalResult
+from gate.records.explaining import DiagnosisReport
 from gate.records.judging import (
     BaselineInfo,
     CanaryAnswer,
@@ -18,11 +27,12 @@ from gate.records.judging import (
     Flip,
     InstructionChange,
     Outcome,
+    Previous,
     Report,
     SuiteOutcome,
     Verdict,
 )
-from gate.records.keeping import Entry, Kind
+from gate.records.keeping import Entry, Kind, Label
 from gate.records.linting import (
     ComputePath,
     Difference,
@@ -59,10 +69,12 @@ from gate.records.scoring import (
     TaskResult,
     TaskSetup,
 )
+from gate.records.serving import Served
 from gate.records.speeding import BatchSpeed, Repeated, Throughput
 from gate.records.storing import (
     SCHEMA_VERSION,
     Record,
+    decode,
     now,
     parse,
     read,
@@ -88,29 +100,38 @@ __all__ = [
     "ComputePath",
     "Concern",
     "Detection",
+    "Diagnosis",
+    "DiagnosisReport",
     "Difference",
     "Distributions",
     "Drift",
     "EarlyStop",
     "Entry",
     "EvalResult",
+    "Exclusion",
     "Execution",
     "Failure",
     "Finding",
     "Fit",
     "Flip",
     "GateRun",
+    "InputClipping",
     "InstructionChange",
     "Kind",
+    "KindDamage",
+    "Label",
+    "LayerDamage",
     "LayerError",
     "LintResult",
     "Lost",
     "MemoryNeed",
+    "ModuleSensitivity",
     "Outcome",
     "Part",
     "PerplexityResult",
     "Points",
     "Policy",
+    "Previous",
     "Prompting",
     "Rate",
     "Record",
@@ -124,6 +145,7 @@ __all__ = [
     "RuleInfo",
     "SampleScore",
     "ScoredDocument",
+    "Served",
     "Severity",
     "Size",
     "SizeBucket",
@@ -141,6 +163,7 @@ __all__ = [
     "Undivided",
     "Verdict",
     "Waiver",
+    "decode",
     "now",
     "parse",
     "read",

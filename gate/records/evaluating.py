@@ -9,6 +9,7 @@ from gate.records.drifting import Distributions, Drift, Source
 from gate.records.reading import PerplexityResult, RoundingFloor
 from gate.records.repeating import Rerun
 from gate.records.scoring import Answer, TaskResult, TaskSetup
+from gate.records.serving import Served
 from gate.records.speeding import Throughput
 from gate.records.storing import SCHEMA_VERSION, Record
 from gate.records.weighing import Size
@@ -25,6 +26,7 @@ class EvalResult(Record):
         chat_template_sha: SHA-256 of the template that was used.
         weight_bits: The lowest declared width of a weight; 16 for an unquantized checkpoint.
         kernel: How quantized layers were computed, in words.
+        served: Who answered, where the weights were not loaded here.
         distributions: What a later candidate's distributions are compared with.
         drifts: How far the distributions lie from those of the baseline.
         unread: What was to be read and was not, and why: a sentence each.
@@ -52,6 +54,7 @@ class EvalResult(Record):
     device: str
     dtype: str
     kernel: str
+    served: Served | None = None
     activations: Literal["emulate", "off"]
     setups: tuple[TaskSetup, ...]
     tasks: tuple[TaskResult, ...]

@@ -6,11 +6,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gate.records.answering import AnswerStats
+from gate.records.diagnosing import Diagnosis
 from gate.records.evaluating import EvalResult
 from gate.records.linting import LintResult
 from gate.records.repeating import Rerun
 from gate.records.scoring import EarlyStop
-from gate.records.storing import SCHEMA_VERSION, Record
+from gate.records.storing import SCHEMA_VERSION, Record, Sha256
 from gate.records.trusting import Policy
 from gate.records.weighing import Size
 
@@ -201,6 +202,26 @@ class BaselineInfo(Record):
     answer_stats: tuple[AnswerStats, ...] = ()
 
 
+class Previous(Record):
+    """The last checkpoint of this name that passed, and what has become of its figures.
+
+    Attributes:
+        content: SHA-256 of its report, as the history keeps it.
+        date: When it was judged.
+        run_id: GitHub's run in which it was judged; None elsewhere.
+        comparisons: Its figures as `baseline`, on the documents that both were asked.
+        missing: What could not be compared, and why: a sentence each.
+    """
+
+    content: Sha256
+    revision: str | None = None
+    weights_digest: str
+    date: str
+    run_id: int | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
 class Report(Record):
     """The one input of every report format.
 
@@ -212,10 +233,14 @@ class Report(Record):
         flips: Documents that moved the deciding metrics, the first few; losses before gains.
         instructions: Kinds of instruction whose points changed, the worst first.
         private_tasks: Tasks of the user's own, whose prompts and answers are left out.
+        diagnosis: Where a failed candidate is hurt, where the settings ask for it.
         policy: By whose settings and baselines, where those of a commit were asked for.
         policy_digest: SHA-256 over the settings, baselines and tasks that decided.
         digests: SHA-256 of every file of the checkpoint, where it was evaluated.
+        run_id: GitHub's run in which it was judged; None elsewhere.
         reused_from: When the same bytes were measured, where their stored result was used.
+        reused_run: GitHub's run in which they were, where it was one.
+        previous: What last passed under this name, where a history is kept.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -233,9 +258,13 @@ class Report(Record):
     flips: tuple[Flip, ...] = ()
     instructions: tuple[InstructionChange, ...] = ()
     private_tasks: tuple[str, ...] = ()
+    diagnosis: Diagnosis | None = None
     policy: Policy | None = None
     policy_digest: str | None = None
     digests: dict[str, str] = Field(default={})
+    run_id: int | None = None
     reused_from: str | None = None
+    reused_run: int | None = None
+    previous: Previous | None = None
     date: str
     duration_s: float

@@ -9,13 +9,11 @@ from gate.records.storing import SCHEMA_VERSION, Record, Sha256
 Kind = Literal["baseline", "candidate", "report"]
 
 
-class Entry(Record):
-    """One kept document.
+class Label(Record):
+    """What is said of a document that is to be kept.
 
     Attributes:
         key: Whose it is: the SHA-256 of a model's weights.
-        content: SHA-256 of the document.
-        attachments: SHA-256 of each array file that belongs to it.
         model: What the user named.
         date: When it was measured.
         facts: What tells it from others of the same model: suites, template, device, ...
@@ -24,12 +22,22 @@ class Entry(Record):
     schema_version: int = SCHEMA_VERSION
     kind: Kind
     key: Sha256
-    content: Sha256
-    attachments: tuple[Sha256, ...] = ()
     model: str
     revision: str | None = None
     date: str
     facts: dict[str, str] = Field(default={})
+
+
+class Entry(Label):
+    """One kept document.
+
+    Attributes:
+        content: SHA-256 of the document.
+        attachments: SHA-256 of each array file that belongs to it.
+    """
+
+    content: Sha256
+    attachments: tuple[Sha256, ...] = ()
 
     @property
     def short(self) -> str:

@@ -187,12 +187,15 @@ class LayerError(Record):
     Attributes:
         relative_rms: Root mean square of the difference over that of the reference.
         cosine: Of the angle between both, taken as vectors.
+        gain: By what factor the reference's comes closest to these: 4 where a scale is four times
+            too large; None in results of versions that did not tell.
     """
 
     layer: str
     algo: str
     relative_rms: float
     cosine: float
+    gain: float | None = None
 
 
 class ReferenceResult(Record):

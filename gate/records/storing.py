@@ -94,12 +94,34 @@ def read(path: Path, kind: type[R]) -> R:
         GateError: Missing, unreadable, newer, or not a record of that kind.
     """
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise GateError(
-            f"{path} cannot be read as {kind.__name__}: {error}", "Make it again with gate eval."
-        ) from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, kind, error) from error
+    return decode(content, kind, path)
+
+
+def decode(content: bytes, kind: type[R], path: Path) -> R:
+    """A stored record of this or an older schema version from a file's content.
+
+    Args:
+        content: As it was read.
+        kind: What it should be.
+        path: What messages call it.
+
+    Raises:
+        GateError: Unreadable, newer, or not a record of that kind.
+    """
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, kind, error) from error
     return parse(value, kind, path)
+
+
+def _unreadable(path: Path, kind: type[Record], error: Exception) -> GateError:
+    return GateError(
+        f"{path} cannot be read as {kind.__name__}: {error}", "Make it again with gate eval."
+    )
 
 
 def parse(value: Any, kind: type[R], path: Path) -> R:

@@ -34,4 +34,6 @@ class Size(Record):
     @property
     def compression(self) -> float | None:
         """How many times smaller than the reference."""
-        return self.reference_bytes / self.stored_bytes if self.reference_bytes else None
+        if not self.reference_bytes or not self.stored_bytes:
+            return None
+        return self.reference_bytes / self.stored_bytes
