@@ -43,7 +43,10 @@ def s3() -> Iterator[str]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         import boto3
+        import s3fs
 
+        # Kept from another module's server, it would ask at that one's port.
+        s3fs.S3FileSystem.clear_instance_cache()
         boto3.client("s3").create_bucket(Bucket="kept")
         yield "s3://kept"
     server.stop()
