@@ -80,7 +80,7 @@ class Chance(Replay):
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Any":
     """Asks for a tiny checkpoint to be measured by `Chance`; settings may be changed."""
     monkeypatch.setitem(BACKENDS, "hf", Chance)
-    monkeypatch.setattr("gate.run._harness", lambda *_: None)
+    monkeypatch.setattr("gate.run.Harness.of", lambda *_: None)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**40))
     monkeypatch.setattr(Chance, "asked", [], raising=False)
     monkeypatch.setenv("QUANT_GATE_CACHE", str(tmp_path / "cache"))

@@ -144,7 +144,8 @@ def test_what_nobody_signed_blocks(verify: Verify, content: bytes) -> None:
 def test_another_signer_blocks(sigstore: Sigstore, verify: Verify, signed: dict[str, str]) -> None:
     shown = verify(sigstore.bundle(statement(), **signed), code=1)
     assert "not by a workflow in acme/models" in shown
-    assert next(iter(signed.values())) in shown
+    # Wherever a terminal breaks the line.
+    assert next(iter(signed.values())) in shown.replace(" ", "")
 
 
 @pytest.mark.parametrize(
