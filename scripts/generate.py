@@ -33,8 +33,8 @@ SCHEMAS: dict[str, tuple[type[BaseModel], str]] = {
 
 VERBS = (
     "check", "eval", "lint", "compare", "diagnose", "calibrate", "init", "detect", "publish",
-    "bundle", "report", "attest", "verify", "baseline", "history", "dashboard", "import", "explain",
-    "list rules", "doctor", "demo",
+    "bundle", "report", "attest", "verify", "push", "baseline", "history", "dashboard", "import",
+    "explain", "list rules", "doctor", "demo",
 )  # fmt: skip
 
 
