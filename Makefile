@@ -20,7 +20,7 @@ test: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 test-lowest: $(VENV_LOWEST)/installed
-	$(VENV_LOWEST)/bin/python -m pytest -m model
+	$(VENV_LOWEST)/bin/python -m pytest -m "model and not slow"
 
 # Needs root, buildah and mmdebstrap.
 test-image: setup
