@@ -12,8 +12,6 @@ from gate.reports.json import inert
 from gate.reports.markup import code, escape, fence, fold, named_table
 from gate.reports.wording import count, plain
 
-MOST_MODULES = 15
-
 
 def text(report: DiagnosisReport, *, color: bool = False, width: int = 100) -> str:
     """Where it hurts, why, what to do; then the figures, the growth and the recipe.
@@ -25,7 +23,7 @@ def text(report: DiagnosisReport, *, color: bool = False, width: int = 100) -> s
     """
     found = report.diagnosis
     parts = [*_errors(report), *_sentences(found)]
-    for header, rows in _tables(found, MOST_MODULES):
+    for _, header, rows in diagnosis.tables(found):
         parts += _table(header, rows)
     if found.modules:
         parts += [Text(diagnosis.NOTE, style="dim"), Text()]
@@ -49,7 +47,7 @@ def markdown(report: DiagnosisReport) -> str:
     first, second, third = diagnosis.sentences(found)
     blocks = [f"## {escape(first)}", escape(second), f"**Fix:** {escape(third)}"]
     blocks = [*(f"⚠️ {escape(said)}" for said in _lint_errors(report)), *blocks]
-    blocks += [named_table(header, rows) for header, rows in _tables(found, MOST_MODULES) if rows]
+    blocks += [named_table(header, rows) for _, header, rows in diagnosis.tables(found)]
     blocks += [escape(diagnosis.NOTE)] if found.modules else []
     if found.layers:
         blocks += [f"**{depth.TITLE}**", escape(depth.sentence(found.layers))]
@@ -101,14 +99,6 @@ def _recipe(found: Diagnosis, lint: LintResult) -> Iterator[str]:
     for how, lines in recipe.ways(exclusion, lint):
         yield escape(how)
         yield fence(lines, recipe.MOST_CHARS)
-
-
-def _tables(found: Diagnosis, most: int) -> list[tuple[Sequence[str], Sequence[tuple[str, ...]]]]:
-    return [
-        (diagnosis.MODULES, diagnosis.module_rows(found, most)),
-        (diagnosis.KINDS, diagnosis.kind_rows(found)),
-        (diagnosis.LAYERS, diagnosis.layer_rows(found)),
-    ]
 
 
 def _lint_errors(report: DiagnosisReport) -> list[str]:

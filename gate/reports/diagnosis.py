@@ -14,6 +14,9 @@ TITLE = "Where it hurts"
 WORST = 5
 """Modules that a report of a verdict names."""
 
+MOST_MODULES = 15
+"""Modules that a report of a diagnosis, or a page, names."""
+
 MODULES = ("worst modules", "KL returned", "share", "weight error", "clipped", "size")
 NOTE = (
     "KL returned: the divergence that goes away when these alone are put back to the reference (≈: "
@@ -187,6 +190,16 @@ def listed(words: "Sequence[str] | map[str]") -> str:
     """For example: "a, b and c"."""
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def tables(found: Diagnosis) -> list[tuple[str, Sequence[str], list[tuple[str, ...]]]]:
+    """Title, columns and rows of each table that is not empty."""
+    told = [
+        ("Modules", MODULES, module_rows(found, MOST_MODULES)),
+        ("Kinds of module", KINDS, kind_rows(found)),
+        ("Layers", LAYERS, layer_rows(found)),
+    ]
+    return [(title, columns, rows) for title, columns, rows in told if rows]
 
 
 def module_rows(found: Diagnosis, most: int) -> list[tuple[str, ...]]:

@@ -9,7 +9,6 @@ from gate.reports import answers, diagnosis, drifts, evidence, previous, recipe,
 Pairs = list[tuple[str, str]]
 
 SIZES = ("stored", "parameters", "bits per weight")
-MOST_MODULES = 15
 LEAST_MEGABYTES = 50_000
 """Bytes below which a tenth of a megabyte is none."""
 
@@ -85,16 +84,11 @@ def _size(bucket: SizeBucket) -> tuple[str, ...]:
 def hurt(found: Diagnosis, lint: LintResult) -> Hurt:
     """The sentences, tables and recipe of a diagnosis."""
     where, why, help_ = diagnosis.sentences(found)
-    tables = [
-        Told("Modules", diagnosis.MODULES, diagnosis.module_rows(found, MOST_MODULES)),
-        Told("Kinds of module", diagnosis.KINDS, diagnosis.kind_rows(found)),
-        Told("Layers", diagnosis.LAYERS, diagnosis.layer_rows(found)),
-    ]
-    leave = found.exclusion
+    leave = diagnosis.proposed(found)
     return Hurt(
         where=f"{where}. {why}.",
         help=f"{help_}.",
-        tables=[told for told in tables if told.rows],
+        tables=[Told(*table) for table in diagnosis.tables(found)],
         note=diagnosis.NOTE,
         recipe=recipe.ways(leave, lint) if leave is not None else [],
         effect=diagnosis.effect(leave, found) if leave is not None else "",

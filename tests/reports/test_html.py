@@ -118,6 +118,12 @@ def test_a_diagnosis_says_where_it_hurts_and_what_to_write():
         assert told in shown, told
 
 
+def test_a_broken_module_is_mended_and_not_left_out_of_the_page():
+    broken = DIAGNOSES["scale"].model_copy(update={"exclusion": DIAGNOSES["few"].exclusion})
+    page = html.render(run_data.FAIL.model_copy(update={"diagnosis": broken}))
+    assert "mtq." not in words(parsed(page).query("main")[0])
+
+
 def test_what_passed_last_is_compared():
     last = Previous(
         content="0" * 64,
