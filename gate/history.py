@@ -192,18 +192,20 @@ def _facts(report: Report, started: Event | None) -> dict[str, str]:
         "measured": ", ".join(setup.task for setup in result.setups) if result else None,
         "device": result.device if result else None,
         "run": str(report.run_id) if report.run_id else None,
-        **(origin(started) if started else {}),
     }
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in found.items() if value} | origin(started)
 
 
-def origin(started: Event) -> dict[str, str | None]:
-    """Where on GitHub something is kept from."""
-    return {
+def origin(started: Event | None) -> dict[str, str]:
+    """Where on GitHub something is kept from, as far as that is known."""
+    if started is None:
+        return {}
+    found = {
         "repository": started.repository,
         "event": started.name,
         "branch": started.head_ref,
     }
+    return {key: value for key, value in found.items() if value}
 
 
 def _landed(facts: dict[str, str], started: Event | None) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from gate import __version__, baseline, event, history, preflight, records, store
 from gate.checkpoint import CONFIG_MAX_BYTES, Checkpoint
 from gate.errors import BaselineError, CheckpointError, GateError
+from gate.event import Event
 from gate.records import Label, Report, read, write
 from gate.request import Request, Subject
 from gate.store import Store
@@ -89,12 +90,13 @@ class Kept:
     def _shared(self) -> Report | None:
         """What another run about the same change kept in the store."""
         try:
-            shared = _store(self.request)
+            started = event.read(os.environ)
+            shared = _store(self.request, started)
             if shared is None or self.key is None:
                 return None
             for entry in shared.newest("candidate", self.key):
                 content = shared.document(entry)
-                if len(content) > MOST_BYTES or not _from_here(entry.facts):
+                if len(content) > MOST_BYTES or not _from_here(entry.facts, started):
                     continue
                 found = records.decode(content, Report, Path(f"verdict {entry.short}"))
                 if self._is_about_this(found):
@@ -104,12 +106,12 @@ class Kept:
         return None
 
     def _share(self, report: Report) -> None:
-        shared = _store(self.request)
+        started = event.read(os.environ)
+        shared = _store(self.request, started)
         if shared is None or self.key is None:
             return
-        started = event.read(os.environ)
         facts = {"outcome": report.verdict.outcome, "run": str(report.run_id or "")}
-        facts |= {k: v for k, v in history.origin(started).items() if v} if started else {}
+        facts |= history.origin(started)
         label = Label(
             kind="candidate",
             key=self.key,
@@ -162,13 +164,14 @@ def again(kept: Report, now: Report) -> Report:
     return kept.model_copy(update={**fresh, **origin})
 
 
-def _store(request: Request) -> Store | None:
+def _store(request: Request, started: Event | None) -> Store | None:
     """Where verdicts are shared; None where one from there must not be believed.
 
-    Raises:
-        GateError: The event that started this run cannot be read.
+    Args:
+        request: Whose settings name the store.
+        started: What started this run on GitHub; None elsewhere.
     """
-    address, started = request.settings.store, event.read(os.environ)
+    address = request.settings.store
     if address is None:
         return None
     if started is None:
@@ -182,9 +185,8 @@ def _store(request: Request) -> Store | None:
     return store.at(address, request.root)
 
 
-def _from_here(facts: Mapping[str, str]) -> bool:
+def _from_here(facts: Mapping[str, str], started: Event | None) -> bool:
     """Whether a run about a change of this repository kept it; anywhere else, whoever did."""
-    started = event.read(os.environ)
     return started is None or (
         facts.get("repository") == started.repository and facts.get("event") in SHARING
     )

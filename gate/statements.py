@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from gate import records
 from gate.records import Statement
 
 MAX_BYTES = 16 * 2**20
@@ -73,9 +74,7 @@ def _statement(content: bytes, path: Path, *, wrapped: bool) -> Statement | Refu
         value = json.loads(content)
         return Statement.model_validate(_unwrapped(value) if wrapped else value)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = "/".join(str(part) for part in first["loc"])
-        return Refusal(f"{path} is no statement about a test: at /{where}: {first['msg']}", AGAIN)
+        return Refusal(f"{path} is no statement about a test: {records.violation(error)}", AGAIN)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         return Refusal(f"{path} is no statement: {error}", AGAIN)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gate import records
 from gate.errors import NonFiniteLogitsError, ServerError
 from gate.harness import Told
 
@@ -174,10 +175,8 @@ def _parsed(kind: type[R], reply: Any, doing: str) -> R:
     try:
         return kind.model_validate(reply)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = "/".join(str(part) for part in first["loc"])
         raise ServerError(
-            f"the server was asked to {doing}; its reply is not OpenAI's at /{where}: "
-            f"{first['msg']}",
+            f"the server was asked to {doing}; its reply is not OpenAI's "
+            f"{records.violation(error)}",
             "Check server.url in quant-gate.yaml: it must be the address of the API.",
         ) from error

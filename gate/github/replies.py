@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AliasPath, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from gate import records
 from gate.errors import PublishError
 from gate.github.refusal import Call, Reply
 
@@ -185,10 +186,8 @@ def read(kind: TypeAdapter[T], call: Call, reply: Reply) -> T:
     try:
         return kind.validate_json(reply.content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = "/".join(str(part) for part in first["loc"])
         raise PublishError(
             f"GitHub was asked to {call.doing}; its reply is not what its API describes: "
-            f"at /{where}: {first['msg']}",
+            f"{records.violation(error)}",
             "Check that GITHUB_API_URL is the address of GitHub's API.",
         ) from error

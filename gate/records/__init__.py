@@ -70,6 +70,7 @@ from gate.records.scoring import (
     TaskSetup,
 )
 from gate.records.serving import Served
+from gate.records.sharding import MOST_SHARDS, Shard
 from gate.records.speeding import BatchSpeed, Repeated, Throughput
 from gate.records.storing import (
     SCHEMA_VERSION,
@@ -78,6 +79,7 @@ from gate.records.storing import (
     now,
     parse,
     read,
+    violation,
     write,
     write_bytes,
     write_text,
@@ -86,6 +88,7 @@ from gate.records.trusting import Policy, ReferencePin
 from gate.records.weighing import Size, SizeBucket
 
 __all__ = [
+    "MOST_SHARDS",
     "SCHEMA_VERSION",
     "Answer",
     "AnswerStats",
@@ -147,6 +150,7 @@ __all__ = [
     "ScoredDocument",
     "Served",
     "Severity",
+    "Shard",
     "Size",
     "SizeBucket",
     "Skipped",
@@ -167,6 +171,7 @@ __all__ = [
     "now",
     "parse",
     "read",
+    "violation",
     "write",
     "write_bytes",
     "write_text",

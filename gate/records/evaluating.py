@@ -10,6 +10,7 @@ from gate.records.reading import PerplexityResult, RoundingFloor
 from gate.records.repeating import Rerun
 from gate.records.scoring import Answer, TaskResult, TaskSetup
 from gate.records.serving import Served
+from gate.records.sharding import Shard
 from gate.records.speeding import Throughput
 from gate.records.storing import SCHEMA_VERSION, Record
 from gate.records.weighing import Size
@@ -37,6 +38,8 @@ class EvalResult(Record):
         seed: Of the order of documents.
         reruns: How far the same model, run again, differed from what is stored here.
         throughput: Speed and memory, where the settings ask for them.
+        shard: Which part of a run this is; None for a whole one.
+        shards: From how many parts it was merged; 1 where it was measured as a whole.
         duration_s: Wall-clock, model loading included.
     """
 
@@ -68,6 +71,8 @@ class EvalResult(Record):
     unread: tuple[str, ...] = ()
     reruns: tuple[Rerun, ...] = ()
     throughput: Throughput | None = None
+    shard: Shard | None = None
+    shards: int = 1
     size: Size
     seed: str
     batch_size: int

@@ -35,6 +35,12 @@ class Record(BaseModel):
 R = TypeVar("R", bound=Record)
 
 
+def violation(error: ValidationError) -> str:
+    """The first place at which a document is not what it should be, as a JSON pointer, and why."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"at /{'/'.join(map(str, first['loc']))}: {first['msg']}"
+
+
 def now() -> str:
     """The time as records hold it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -150,9 +156,7 @@ def parse(value: Any, kind: type[R], path: Path) -> R:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = "/".join(str(part) for part in first["loc"])
         raise GateError(
-            f"{path} is not a stored {what}: at /{where}: {first['msg']}",
+            f"{path} is not a stored {what}: {violation(error)}",
             "Make it again with gate eval.",
         ) from error
