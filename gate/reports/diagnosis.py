@@ -158,7 +158,10 @@ def effect(exclusion: Exclusion, found: Diagnosis) -> str:
 
 
 def culprits(found: Diagnosis) -> tuple[ModuleSensitivity, ...]:
-    """Up to three modules that stand out and carry much of the damage; else none."""
+    """Up to three modules that are broken, or that stand out and carry much of the damage."""
+    broken = tuple(module for module in found.modules if fault(module))
+    if 0 < len(broken) <= MOST_CULPRITS:
+        return broken
     ahead = found.modules[: MOST_CULPRITS + 1]
     worst = ahead[0].returned if ahead else 0.0
     few = [module for module in ahead if worst > 0 and module.returned >= STANDS_OUT * worst]

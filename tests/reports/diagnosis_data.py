@@ -91,6 +91,11 @@ DIAGNOSES: dict[str, Diagnosis] = {
     ),
     "scale": diagnosis(module(3, "down_proj", 0.39, weight_error=3.0, weight_gain=4.0), *OTHERS),
     "codes": diagnosis(module(3, "down_proj", 0.39, weight_error=1.4, weight_gain=0.01), *OTHERS),
+    "small": diagnosis(
+        module(3, "o_proj", 0.037, weight_error=1.4, weight_gain=0.01),
+        module(5, "up_proj", 0.028),
+        *OTHERS,
+    ),
     "clipped": diagnosis(module(3, "down_proj", 0.39, clipped=0.023), *OTHERS),
     "head": diagnosis(module(None, "lm_head", 0.39, "lm_head", weight_error=0.3), *OTHERS),
     "spread": diagnosis(module(2, "down_proj", 0.03), *OTHERS, kinds=()),

@@ -44,6 +44,11 @@ SAID = {
         "do not resemble the reference's",
         "its codes are in another order",
     ),
+    "small": (
+        "o_proj of layer 3 carries 9.2 %",
+        "do not resemble the reference's",
+        "its codes are in another order",
+    ),
     "clipped": (
         "down_proj of layer 3",
         "2.3 % of its inputs are beyond what its input scale can hold",
