@@ -103,7 +103,8 @@ def test_nvfp4_fails_and_its_recipe_passes(
 ) -> None:
     assert gate("eval", export("bf16"), "-o", "baselines/bf16.json") == 0
     assert gate("check", export("nvfp4"), "--report", "json=before.json") == 1
-    assert gate("diagnose", export("nvfp4"), "-o", "found.json") == 0
+    asked = (export("nvfp4"), "--reference", export("bf16"))
+    assert gate("diagnose", *asked, "-o", "found.json") == 0
     told = records.read(place / "found.json", DiagnosisReport)
     exclusion = told.diagnosis.exclusion
     assert exclusion is not None and exclusion.perplexity_ratio_high <= 1.15
