@@ -20,7 +20,8 @@ class ImplausibleMagnitude(Rule):
 
     Flags:
         The largest weight that a layer's scales allow (448 times the scale for FP8, 6 times block
-        scale times global scale for NVFP4) is above 1,000; below 0.00001 it is a warning.
+        scale times global scale for NVFP4) is above 1,000; below 0.00001 it is a warning. Where the
+        input was smoothed, the weights make up for the smallest of its factors.
     Why:
         Some formats store a global scale, others its reciprocal: taken for the other, it is wrong
         by a factor of a million.
@@ -56,6 +57,8 @@ def _largest(layer: QuantizedLayer) -> float | None:
     if scheme is None or scale is None or layer.algo.upper() in NORMALISED:
         return None
     largest = scale.high
+    if Role.PRE_QUANT_SCALE in scales:
+        largest *= scales[Role.PRE_QUANT_SCALE].low
     if scheme.strategy == "tensor_group":
         if Role.WEIGHT_GLOBAL_SCALE in scales:
             largest *= scales[Role.WEIGHT_GLOBAL_SCALE].high

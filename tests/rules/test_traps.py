@@ -168,6 +168,13 @@ TRAPS: dict[str, tuple[dict[str, object], Callable[[Path], object]]] = {
             declared(quant_algo="NVFP4_AWQ")(path),
         ],
     ),
+    "weights that make up for small factors": (
+        {"algo": "W8A8_SQ_PER_CHANNEL"},
+        lambda path: [
+            added(f"{K[:-6]}o_proj.weight_scale", tensor=checkpoints.f32((64,), 135.0))(path),
+            added(f"{K[:-6]}o_proj.pre_quant_scale", tensor=checkpoints.f32((64,), 1e-4))(path),
+        ],
+    ),
     "smoothing declared, and no factors": (
         {"algo": "NVFP4"},
         declared(quant_algo="NVFP4_AWQ", pre_quant_scale=True, has_zero_point=False),
