@@ -4,7 +4,7 @@ Numbers, sizes and names come from the package gguf, imported when needed: that 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,9 @@ REPACKED = 200
 
 NO_MODELS = frozenset({"clip", "mmproj", "controlvector", "imatrix"})
 """What general.architecture calls files that accompany a model."""
+
+END_TOKENS = ("eos_token_id", "eot_token_id", "eom_token_id")
+"""Keys below `tokenizer.ggml` of tokens at which every runtime ends an answer."""
 
 FLOATS = frozenset({"F32", "F16", "BF16", "F64"})
 INTEGERS = frozenset({"I8", "I16", "I32", "I64"})
@@ -62,6 +65,24 @@ class ScaleField:
     offset: int
     kind: str
     count: int = 1
+
+
+@dataclass(frozen=True)
+class LongArray:
+    """An array of a GGUF header that was measured and not kept.
+
+    Attributes:
+        type: Number of the elements' value type.
+        begin, end: Its first byte in the file, and the one behind its last.
+    """
+
+    type: int
+    length: int
+    begin: int = field(default=0, compare=False)
+    end: int = field(default=0, compare=False)
+
+    def __len__(self) -> int:
+        return self.length
 
 
 _FIRST, _PAIR = ScaleField(0, "f2"), ScaleField(0, "f2", 2)
@@ -107,6 +128,41 @@ def is_fork_type(dtype: str) -> bool:
 def is_quantized(dtype: str) -> bool:
     """Whether a GGUF file's tensor of this type is neither floating point nor integer."""
     return dtype not in FLOATS and dtype not in INTEGERS
+
+
+@lru_cache(maxsize=256)
+def is_decodable(dtype: str) -> bool:
+    """Whether the package gguf dequantizes this type."""
+    import numpy as np
+
+    held = block(dtype)
+    if held is None:
+        return False
+    try:
+        dequantize(np.zeros((1, held.nbytes), np.uint8), dtype)
+    except NotImplementedError:
+        return False
+    return True
+
+
+def dequantize(rows: "np.ndarray", dtype: str) -> "np.ndarray":
+    """The values of a tensor, by the package gguf: float32, shape (..., columns).
+
+    Args:
+        rows: uint8, shape (..., bytes of a row).
+        dtype: For which `is_decodable`.
+
+    Raises:
+        NotImplementedError: The package does not know how.
+    """
+    import numpy as np
+    from gguf import quants
+    from gguf.constants import GGMLQuantizationType
+
+    # A scale may be anything: what is no number is for whoever asked to judge.
+    with np.errstate(all="ignore"):
+        values: np.ndarray = quants.dequantize(rows, GGMLQuantizationType[dtype])
+    return values
 
 
 @lru_cache(maxsize=1)
@@ -179,6 +235,12 @@ def is_model(metadata: Mapping[str, Any]) -> bool:
     """Whether a GGUF file is a language model: no adapter, projector, imatrix or the like."""
     kind = metadata.get("general.type", "model")
     return kind == "model" and str(metadata.get("general.architecture")) not in NO_MODELS
+
+
+def end_tokens(metadata: Mapping[str, Any]) -> tuple[int, ...]:
+    """Token ids that end an answer, the end of a text first."""
+    found = (metadata.get(f"tokenizer.ggml.{key}") for key in END_TOKENS)
+    return tuple(dict.fromkeys(token for token in found if type(token) is int))
 
 
 @lru_cache(maxsize=1)

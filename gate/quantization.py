@@ -78,6 +78,7 @@ class Scheme:
         group_size: Inputs that share a scale.
         block_structure: (rows, columns) that share a scale.
         dynamic: Whether the scale is computed from the values at run time.
+        outlier: Inputs that hold a value of this size stay unquantized; None for no exception.
     """
 
     num_bits: int
@@ -88,6 +89,7 @@ class Scheme:
     symmetric: bool = True
     dynamic: bool = False
     actorder: str | None = None
+    outlier: float | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class QuantizedLayer:
         declared: False where the configuration leaves the layer unquantized.
         shape: Of the weight as the model counts it: (out_features, in_features), experts first
             where one tensor holds them all; None where it cannot be told.
+        transposed: Whether the model's parameter is (in_features, out_features).
     """
 
     name: str
@@ -132,6 +135,7 @@ class QuantizedLayer:
     declared: bool
     checkpoint: "Checkpoint" = field(repr=False, compare=False)
     shape: tuple[int, ...] | None = None
+    transposed: bool = False
 
     def read(self, role: Role) -> Any:
         """Raw codes of one tensor, as numpy; see `Container.read`."""
@@ -162,6 +166,12 @@ class QuantizedLayer:
         name = spec.stored_as if spec and spec.stored_as else role.value
         # Where one tensor holds all experts, the suffix follows the weight's own name.
         return f"{self.name}{name}" if name.startswith("_") else f"{self.name}.{name}"
+
+    @property
+    def parameter(self) -> str:
+        """The model's parameter that the weight is, whatever it is called when it is packed."""
+        below = self.tensors[Role.WEIGHT].name.startswith(f"{self.name}.")
+        return f"{self.name}.weight" if below else self.name
 
     @property
     def packed(self) -> bool:

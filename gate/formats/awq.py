@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from gate.formats import packed_decoders
 from gate.formats.packed import AUTO_ROUND, HALVES, WORDS, Packed
 from gate.formats.packed_config import Packing
-from gate.quantization import Role, TensorSpec
+from gate.quantization import QuantizedLayer, Role, TensorSpec
 
 
 class AWQ(Packed):
@@ -26,6 +27,10 @@ class AWQ(Packed):
             return None
         stated = str(config.get("version") or config.get("format") or "gemm").lower()
         return stated if stated == "gemm" else f"awq {stated}"
+
+    def decode(self, layer: QuantizedLayer, xp: Any) -> Any:
+        """See `Packed.decode`."""
+        return packed_decoders.awq(layer, xp)
 
     def describe(
         self, packing: Packing, weight: tuple[int, int]

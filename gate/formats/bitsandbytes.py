@@ -4,12 +4,15 @@ Source: https://github.com/bitsandbytes-foundation/bitsandbytes (`functional.py`
 `nn/modules.py`, `Linear8bitLt`).
 """
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from gate.checkpoint import DTYPE_BITS, Checkpoint, TensorInfo
 from gate.errors import UnknownFormatError
+from gate.formats.bitsandbytes_decoders import BLOCK_SIZES, four_bits, int8, read_state
 from gate.formats.skipped import Unconverted, convertible, gather
 from gate.quantization import (
     FLOAT_DTYPES,
@@ -32,8 +35,10 @@ BELOW_WEIGHT = {
 
 NESTED = frozenset({Role.NESTED_SCALE, Role.NESTED_QUANT_MAP})
 
-BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 NESTED_BLOCK_SIZE = 256
+
+OUTLIER = 6.0
+"""`llm_int8_threshold` where none is stated; 0 stands for no exception."""
 
 STORAGE = {"uint8": "U8", "int8": "I8", "float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 """`bnb_4bit_quant_storage` to the dtype that holds the codes."""
@@ -59,12 +64,13 @@ class BitsAndBytes:
         return (Declaration("config.json", algo, None, None, None, None),)
 
     def algorithms(self, checkpoint: Checkpoint) -> Mapping[str, bool]:
-        """NF4, FP4 or INT8; none has a decoder yet."""
+        """NF4, FP4 or INT8."""
         declared = checkpoint.quantization_config or {}
         if declared.get("load_in_8bit") is True:
-            return {"INT8": False}
+            return {"INT8": True}
         kind = str(declared.get("bnb_4bit_quant_type", "fp4")).upper()
-        return {kind if kind in {"NF4", "FP4"} else "bitsandbytes": False}
+        known = kind in {"NF4", "FP4"}
+        return {kind if known else "bitsandbytes": known and _storage(declared) is not None}
 
     def weight_bits(self, checkpoint: Checkpoint) -> int | None:
         """The declared weight width in bits."""
@@ -74,15 +80,15 @@ class BitsAndBytes:
         """See `Format.layers`."""
         declared = checkpoint.quantization_config or {}
         (algo,) = self.algorithms(checkpoint)
-        storage = STORAGE.get(str(declared.get("bnb_4bit_quant_storage", "uint8")))
+        storage, inputs = _storage(declared), _input_scheme(algo, declared)
         skipped = Unconverted(declared.get("llm_int8_skip_modules"))
         marked, plain = _stored(checkpoint.tensors)
         for module, tensors in marked.items():
             own = "" if skipped.surely(module) else algo
-            yield _layer(checkpoint, module, own, storage, tensors)
+            yield _layer(checkpoint, module, own, storage, inputs if own else None, tensors)
         for module, info in convertible(plain, marked).items():
             if not skipped.perhaps(module):
-                yield _layer(checkpoint, module, algo, storage, {Role.WEIGHT: info})
+                yield _layer(checkpoint, module, algo, storage, inputs, {Role.WEIGHT: info})
 
     def is_companion(self, tensor: str) -> bool:
         """Scales, maps and states."""
@@ -92,10 +98,26 @@ class BitsAndBytes:
 
     def dequantize(self, layer: QuantizedLayer, xp: Any) -> Any:
         """See `Format.dequantize`."""
-        raise UnknownFormatError(
-            f"{layer.name} is stored as {layer.algo}, which has no decoder yet",
-            "Judge it statically with gate lint.",
-        )
+        if layer.scheme is None:
+            raise UnknownFormatError(
+                f"{layer.name} is stored as {layer.algo or 'undeclared'}, which has no decoder",
+                "Judge it statically with gate lint.",
+            )
+        return int8(layer, xp) if layer.algo == "INT8" else four_bits(layer, xp)
+
+
+def _storage(declared: Mapping[str, Any]) -> str | None:
+    """The dtype of the words that hold codes of four bits; None where it is not known."""
+    return STORAGE.get(str(declared.get("bnb_4bit_quant_storage", "uint8")))
+
+
+def _input_scheme(algo: str, declared: Mapping[str, Any]) -> Scheme | None:
+    """INT8 multiplies integers, save where an input has an outlier; four bits are decoded first."""
+    if algo != "INT8":
+        return None
+    stated = declared.get("llm_int8_threshold", OUTLIER)
+    threshold = stated if type(stated) in {int, float} and 0 <= stated < 1e30 else OUTLIER
+    return replace(_INT8_INPUT, outlier=float(threshold) or None)
 
 
 def _stored(
@@ -128,6 +150,7 @@ def _layer(
     module: str,
     algo: str,
     storage: str | None,
+    input_scheme: Scheme | None,
     tensors: Mapping[Role, TensorInfo],
 ) -> QuantizedLayer:
     weight = tensors.get(Role.WEIGHT)
@@ -141,23 +164,38 @@ def _layer(
         scale = tensors.get(Role.WEIGHT_SCALE_CODES, tensors.get(Role.WEIGHT_SCALE))
         nested = not NESTED.isdisjoint(tensors)
         expected = _four_bits(storage, weight and weight.numel, nested, scale and scale.numel)
-    plain = weight is not None and len(tensors) == 1 and weight.dtype in FLOAT_DTYPES
-    whole = weight is not None and (plain or algo == "INT8") and len(weight.shape) == 2
     return QuantizedLayer(
         name=module,
         algo=algo,
         scheme=scheme,
-        input_scheme=None,
+        input_scheme=input_scheme,
         tensors=tensors,
         expected=expected,
         declared=bool(algo),
         checkpoint=checkpoint,
-        # The header of four-bit codes tells how many there are, not how they are laid out.
-        shape=weight.shape if whole and weight else None,
+        shape=_shape(checkpoint, algo, tensors),
     )
 
 
+def _shape(
+    checkpoint: Checkpoint, algo: str, tensors: Mapping[Role, TensorInfo]
+) -> tuple[int, ...] | None:
+    """(out_features, in_features), of four-bit codes by their state, which is no header's."""
+    weight, info = tensors.get(Role.WEIGHT), tensors.get(Role.QUANT_STATE)
+    if weight is None:
+        return None
+    plain = len(tensors) == 1 and weight.dtype in FLOAT_DTYPES
+    if plain or algo == "INT8":
+        return weight.shape if len(weight.shape) == 2 else None
+    if info is None or not checkpoint.local or info.file in checkpoint.broken_files:
+        return None
+    state = read_state(checkpoint, info)
+    fits = state is not None and -(-math.prod(state.shape) // 2) == weight.nbytes
+    return state.shape if state and fits else None
+
+
 _INT8 = Scheme(8, "int", "channel")
+_INT8_INPUT = Scheme(8, "int", "token", dynamic=True)
 _BLOCKS = Scheme(4, "float", "group")
 
 
@@ -187,7 +225,8 @@ def _four_bits(
     counts = [-(-words * per_word // size) for size in BLOCK_SIZES] if words else []
     blocks = tuple((count,) for count in counts) or None
     expected = {
-        Role.WEIGHT: TensorSpec(frozenset({storage}), stored_as="weight"),
+        # A column: rows are what the library's CPU kernels compute with, and nothing reads back.
+        Role.WEIGHT: TensorSpec(frozenset({storage}), ((words or 0, 1),), "weight"),
         Role.QUANT_MAP: TensorSpec(_F32, ((16,),), "weight.quant_map"),
         Role.QUANT_STATE: TensorSpec(frozenset({"U8"}), None, "weight.quant_state"),
     }

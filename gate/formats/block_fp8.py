@@ -6,12 +6,14 @@ Source: https://github.com/huggingface/transformers (`integrations/finegrained_f
 `integrations/fbgemm_fp8.py`) and https://github.com/vllm-project/vllm (`quantization/fp8.py`).
 """
 
+import operator
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any
 
 from gate.checkpoint import Checkpoint, TensorInfo
+from gate.codes import E2M1_PAIRS, E4M3, decode_float, lookup
 from gate.errors import UnknownFormatError
 from gate.formats.block_fp8_layout import (
     COMPANIONS,
@@ -21,6 +23,7 @@ from gate.formats.block_fp8_layout import (
     modules,
     scale_names,
 )
+from gate.formats.decoding import apply, require_as_described
 from gate.formats.skipped import Unconverted, convertible
 from gate.quantization import (
     Declaration,
@@ -56,11 +59,13 @@ class _Declared:
     scale_name: str
     input_name: str
 
-    def of(self, module: str) -> Scheme | None:
-        """The scheme of one module."""
+    def of(self, module: str) -> tuple[Scheme | None, Scheme | None]:
+        """The schemes of one module's weight and of its input, which an embedding has not."""
         if self.fp4_experts and ".experts." in module:
-            return FP4_EXPERT
-        return PER_TENSOR if self.embeddings and module.endswith(self.embeddings) else self.scheme
+            return FP4_EXPERT, self.input_scheme
+        if self.embeddings and module.endswith(self.embeddings):
+            return PER_TENSOR, None
+        return self.scheme, self.input_scheme if self.scheme else None
 
     @cached_property
     def algo(self) -> str:
@@ -97,10 +102,10 @@ class BlockFP8:
         return (Declaration("config.json", None, None, None, None, None, unknown),)
 
     def algorithms(self, checkpoint: Checkpoint) -> Mapping[str, bool]:
-        """One, and that of FP4 experts; neither can be decoded yet."""
+        """One, and that of FP4 experts."""
         declared = self._declared(checkpoint)
-        experts = {f"{self.name} FP4 experts": False} if declared.fp4_experts else {}
-        return {declared.algo: False} | experts
+        experts = {f"{self.name} FP4 experts": True} if declared.fp4_experts else {}
+        return {declared.algo: declared.scheme is not None} | experts
 
     def weight_bits(self, checkpoint: Checkpoint) -> int | None:
         """See `Format.weight_bits`."""
@@ -121,12 +126,24 @@ class BlockFP8:
         """See `Format.is_companion`."""
         return tensor.rpartition(".")[2] in COMPANIONS
 
-    def dequantize(self, layer: QuantizedLayer, xp: Any) -> NoReturn:
+    def dequantize(self, layer: QuantizedLayer, xp: Any) -> Any:
         """See `Format.dequantize`."""
-        raise UnknownFormatError(
-            f"{layer.name} is stored as {layer.algo or self.name}, which has no decoder",
-            "Judge it statically with gate lint.",
-        )
+        scheme = layer.scheme
+        if scheme is None:
+            raise UnknownFormatError(
+                f"{layer.name} is stored as {layer.algo or self.name}, which has no decoder",
+                "Judge it statically with gate lint.",
+            )
+        require_as_described(layer)
+        stored, info = layer.read(Role.WEIGHT), layer.tensors[Role.WEIGHT_SCALE]
+        if scheme is FP4_EXPERT:
+            values = lookup(E2M1_PAIRS, stored.view("uint8"), xp)
+            values = values.reshape((*stored.shape[:-1], -1))
+        else:
+            values = lookup(E4M3, stored, xp)
+        scale = decode_float(layer.read(Role.WEIGHT_SCALE), info.dtype, xp)
+        apply(operator.imul, values, scale, _of_halves(scheme, values.shape, info.shape), xp)
+        return values
 
     def _declared(self, checkpoint: Checkpoint) -> _Declared:
         config = checkpoint.quantization_config or {}
@@ -140,7 +157,7 @@ class BlockFP8:
         return _Declared(
             method=self.name,
             scheme=scheme,
-            input_scheme=Scheme(8, "float", "tensor", dynamic=not static),
+            input_scheme=_input_scheme(scheme, static=static and self.name == "fp8"),
             fp4_experts=experts == "fp4",
             embeddings=_strings(config.get("modules_to_convert")),
             scale_name=names.get(
@@ -163,7 +180,7 @@ class BlockFP8:
         *,
         kept: bool,
     ) -> QuantizedLayer:
-        scheme = None if kept else declared.of(module)
+        scheme, input_scheme = (None, None) if kept else declared.of(module)
         weight = tensors.get(Role.WEIGHT)
         shape = weight.shape if weight else ()
         fused = module.rpartition(".")[0].endswith(".experts") and len(shape) == 3
@@ -178,7 +195,7 @@ class BlockFP8:
             name=module,
             algo="" if kept else declared.algo,
             scheme=scheme,
-            input_scheme=declared.input_scheme if scheme else None,
+            input_scheme=input_scheme,
             tensors=tensors,
             expected=expected(scheme, not declared.input_scheme.dynamic, shape, names)
             if scheme
@@ -187,6 +204,28 @@ class BlockFP8:
             checkpoint=checkpoint,
             shape=shape or None,
         )
+
+
+def _of_halves(scheme: Scheme, weight: tuple[int, ...], scale: tuple[int, ...]) -> Scheme:
+    """Experts' gate and up have blocks of their own each, however few rows they have."""
+    block, rows = scheme.block_structure, weight[-2]
+    if len(scale) < 3 or scale[-2] != 2 or (block and block[0] < rows):
+        return scheme
+    across = block[1] if block else weight[-1]
+    return replace(scheme, strategy="block", block_structure=(-(-rows // 2), across))
+
+
+def _input_scheme(scheme: Scheme | None, *, static: bool) -> Scheme:
+    """One stored scale; else one a token, or one for each block of a token's inputs.
+
+    Source: vLLM `Fp8LinearMethod`; transformers `finegrained_fp8_linear`, `FbgemmFp8Linear`.
+    """
+    if static:
+        return Scheme(8, "float", "tensor")
+    if scheme and scheme.block_structure:
+        size = scheme.block_structure[1]
+        return Scheme(8, "float", "group", group_size=size, dynamic=True)
+    return Scheme(8, "float", "token", dynamic=True)
 
 
 def _strings(value: object) -> tuple[str, ...]:

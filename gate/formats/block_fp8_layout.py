@@ -107,7 +107,9 @@ def _scale_shapes(scheme: Scheme, shape: tuple[int, ...]) -> tuple[tuple[int, ..
         return None
     *outer, rows, columns = shape
     if scheme.strategy == "tensor":
-        return SCALAR if not outer else ((*outer, 1, 1), (*outer, 1), tuple(outer))
+        # Gate and up have one each.
+        singles = ((*outer, 1, 1), (*outer, 2, 1), (*outer, 1), tuple(outer))
+        return singles if outer else SCALAR
     if scheme.strategy == "channel":
         return ((*outer, rows, 1), (*outer, rows))
     if scheme.block_structure:

@@ -5,12 +5,13 @@ Source: https://github.com/vllm-project/compressed-tensors
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from gate.architecture import NOT_QUANTIZED
 from gate.checkpoint import Checkpoint, TensorInfo
 from gate.errors import UnknownFormatError
 from gate.formats.compressed_tensors_config import METHOD, Config, Group, declared, read
+from gate.formats.compressed_tensors_decoders import decode, decodes
 from gate.formats.compressed_tensors_targets import Targets, spellings
 from gate.quantization import FLOAT_DTYPES, Declaration, QuantizedLayer, Role
 
@@ -61,9 +62,20 @@ class CompressedTensors:
         )
 
     def algorithms(self, checkpoint: Checkpoint) -> Mapping[str, bool]:
-        """Every group's storage; none can be decoded yet."""
-        groups = [group for group in _config(checkpoint).groups if group.quantizes]
-        return dict.fromkeys((group.algo for group in groups), False) or {METHOD: False}
+        """Every group's storage, and rotations of what flows between the layers.
+
+        What an expression names that is not evaluated cannot be told, so it is not decoded.
+        """
+        config = _config(checkpoint)
+        known = {
+            group.algo: group.layout is not None
+            and decodes(group.layout.scheme)
+            and not Targets(group.targets).refused
+            for group in config.groups
+            if group.quantizes
+        }
+        rotated = {f"{METHOD} with transforms": False} if config.transformed else {}
+        return known | rotated or {METHOD: False}
 
     def weight_bits(self, checkpoint: Checkpoint) -> int | None:
         """See `Format.weight_bits`."""
@@ -88,12 +100,14 @@ class CompressedTensors:
         module, _, suffix = tensor.rpartition(".")
         return suffix in COMPANIONS or (suffix in SPARSE_COMPANIONS and module.endswith(".weight"))
 
-    def dequantize(self, layer: QuantizedLayer, xp: Any) -> NoReturn:
+    def dequantize(self, layer: QuantizedLayer, xp: Any) -> Any:
         """See `Format.dequantize`."""
-        raise UnknownFormatError(
-            f"{layer.name} is stored as {layer.algo or METHOD}, which has no decoder",
-            "Judge it statically with gate lint.",
-        )
+        if layer.scheme is None or not decodes(layer.scheme):
+            raise UnknownFormatError(
+                f"{layer.name} is stored as {layer.algo or METHOD}, which has no decoder",
+                "Judge it statically with gate lint.",
+            )
+        return decode(layer, layer.scheme, xp)
 
 
 def _config(checkpoint: Checkpoint) -> Config:
@@ -131,7 +145,7 @@ class _Assignment:
                 return group
         if marked and self._doubtful is not None:
             return self._doubtful
-        kind = "Embedding" if "embed" in module.rpartition(".")[2] else "Linear"
+        kind = "Embedding" if _is_embedding(module) else "Linear"
         found = self._classes.get(kind)
         return next(iter(self._classes.values()), None) if marked and found is None else found
 
@@ -151,6 +165,10 @@ def _modules(checkpoint: Checkpoint) -> Mapping[str, dict[Role, TensorInfo]]:
         if role is not None and not (suffix == "weight" and role in modules.get(module, ())):
             modules[module][role] = info
     return modules
+
+
+def _is_embedding(module: str) -> bool:
+    return "embed" in module.rpartition(".")[2]
 
 
 def _is_linear(module: str, tensors: Mapping[Role, TensorInfo]) -> bool:
@@ -174,7 +192,8 @@ def _layer(
         name=module,
         algo=group.algo if group else "",
         scheme=layout.scheme if layout else None,
-        input_scheme=layout.input_scheme if layout else None,
+        # An embedding is given tokens, whatever its group says of activations.
+        input_scheme=layout.input_scheme if layout and not _is_embedding(module) else None,
         tensors=tensors,
         expected=layout.expected(tensors) if layout else {},
         declared=group is not None,

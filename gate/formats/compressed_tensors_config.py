@@ -55,12 +55,14 @@ class Config:
 
     Attributes:
         kv_cache: `FP8` where the cache has calibrated FP8 scales.
+        transformed: Whether runtimes rotate what flows between the layers.
         unknown: JSON pointer to every name that no version of the format has.
     """
 
     groups: tuple[Group, ...]
     ignore: tuple[str, ...]
     kv_cache: str | None
+    transformed: bool
     unknown: Mapping[str, str]
 
 
@@ -96,6 +98,7 @@ def read(config: Mapping[str, Any], pointer: str) -> Config:
         groups=tuple(_group(entry, default) for entry in entries.values()),
         ignore=_strings(config.get("ignore")),
         kv_cache=_kv_cache(config.get("kv_cache_scheme")),
+        transformed=bool(config.get("transform_config")),
         unknown=dict(_unknown(config, entries, pointer)),
     )
 

@@ -9,8 +9,9 @@ from functools import lru_cache
 from typing import Any
 
 from gate import ggml
-from gate.checkpoint import Checkpoint
-from gate.errors import UnknownFormatError
+from gate.checkpoint import Checkpoint, TensorInfo
+from gate.codes import decode_float
+from gate.errors import CheckpointError, UnknownFormatError
 from gate.quantization import Declaration, QuantizedLayer, Role, Scheme
 
 WITH_MINIMUM = frozenset({"Q4_1", "Q5_1", "Q2_K", "Q4_K", "Q5_K"})
@@ -30,11 +31,13 @@ class Gguf:
         return checkpoint.container is not None and checkpoint.container.suffix == ".gguf"
 
     def algorithms(self, checkpoint: Checkpoint) -> Mapping[str, bool]:
-        """Every quantized type; those of the matrices where there is none. None is decoded."""
+        """Every quantized type; those of the matrices where there is none."""
         infos = checkpoint.tensors.values()
         quantized = {info.dtype for info in infos if ggml.is_quantized(info.dtype)}
-        found = quantized or {info.dtype for info in infos if len(info.shape) > 1}
-        return dict.fromkeys(sorted(found), False)
+        if quantized:
+            return {dtype: ggml.is_decodable(dtype) for dtype in sorted(quantized)}
+        found = {info.dtype for info in infos if len(info.shape) > 1}
+        return {dtype: dtype in ggml.FLOATS for dtype in sorted(found)}
 
     def declarations(self, checkpoint: Checkpoint) -> tuple[Declaration, ...]:
         """None: no file says it beside the tensors themselves."""
@@ -66,15 +69,43 @@ class Gguf:
         return tensor.endswith((".scale", ".input_scale"))
 
     def dequantize(self, layer: QuantizedLayer, xp: Any) -> Any:
-        """Nothing is decoded yet.
+        """The weight's values by the package gguf, times the scale that stands beside it.
 
         Raises:
-            UnknownFormatError: Always.
+            UnknownFormatError: The package does not know the type.
+            CheckpointError: The rows are no whole blocks, or the scale fits no weight.
         """
-        raise UnknownFormatError(
-            f"{layer.name} is stored as {layer.algo}, which has no decoder",
-            "Judge it statically with gate lint.",
-        )
+        if not ggml.is_decodable(layer.algo):
+            raise UnknownFormatError(
+                f"{layer.name} is stored as {layer.algo}, which has no decoder",
+                "Judge it statically with gate lint.",
+            )
+        info, raw = layer.tensors[Role.WEIGHT], layer.read(Role.WEIGHT)
+        if raw.ndim != len(info.shape) or not raw.size:
+            raise _undecodable(layer, f"rows of {info.shape[-1:]} are no whole blocks")
+        values = ggml.dequantize(raw, layer.algo)
+        scale = layer.checkpoint.tensors.get(f"{layer.name}.scale")
+        if scale is not None:
+            values *= _scale(layer, scale)
+        return xp.asarray(values)
+
+
+def _scale(layer: QuantizedLayer, info: TensorInfo) -> Any:
+    """A scale of the whole weight, or one of each expert's, of a shape that multiplies it."""
+    import numpy as np
+
+    experts = layer.tensors[Role.WEIGHT].shape[:-2]
+    if info.dtype != "F32" or info.shape not in {(1,), experts}:
+        raise _undecodable(layer, f"{info.name} is {info.dtype} of shape {info.shape}")
+    values = decode_float(layer.checkpoint.read(info), info.dtype, np)
+    return values.reshape((-1, 1, 1)) if info.shape == experts else values
+
+
+def _undecodable(layer: QuantizedLayer, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{layer.name} cannot be decoded as {layer.algo}: {why}",
+        "Validate the checkpoint first: gate lint " + layer.checkpoint.source,
+    )
 
 
 @lru_cache(maxsize=1 << 10)

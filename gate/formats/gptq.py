@@ -8,12 +8,26 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from gate.formats import packed_decoders
 from gate.formats.packed import AUTO_ROUND, HALVES, WORDS, Packed
 from gate.formats.packed_config import Packing
-from gate.quantization import Role, TensorSpec
+from gate.quantization import QuantizedLayer, Role, TensorSpec
 
 LAYOUTS = {"": "gptq", "gptq": "gptq", "gptq_v1": "gptq", "gptq_v2": "gptq_v2"}
 """What a configuration calls the two layouts: v2 stores a zero as it is, v1 less one."""
+
+AUTO_ROUND_LAYOUTS = {
+    "auto": "gptq",
+    "auto_round:gptq": "gptq",
+    "auto_round:auto_gptq": "gptq",
+    "auto_round": "auto-round",
+    "auto_round:gptqmodel": "auto-round",
+}
+"""AutoRound's `packing_format` to the layout; its own stores a zero as it is.
+
+Source: https://github.com/intel/auto-round (`auto_round/inference/backend.py`, `GPTQ_FORMAT`,
+`GPTQ_FORMAT_NO_ZP`).
+"""
 
 
 class GPTQ(Packed):
@@ -28,14 +42,17 @@ class GPTQ(Packed):
             packing = str(config.get("packing_format", "auto_round:auto_gptq"))
             if "awq" in packing or config.get("data_type", "int") != "int":
                 return None
-            # Only this one is known to be GPTQ's own first layout.
-            return "gptq" if packing == "auto_round:auto_gptq" else "auto-round"
+            return AUTO_ROUND_LAYOUTS.get(packing, packing)
         if method != self.name:
             return None
         if config.get("is_marlin_format") is True:
             return "marlin"
         stated = config.get("checkpoint_format") or config.get("format") or ""
         return LAYOUTS.get(str(stated).lower(), str(stated))
+
+    def decode(self, layer: QuantizedLayer, xp: Any) -> Any:
+        """See `Packed.decode`: the first layout alone takes one off a zero."""
+        return packed_decoders.gptq(layer, 1 if layer.algo.startswith("GPTQ ") else 0, xp)
 
     def describe(
         self, packing: Packing, weight: tuple[int, int]

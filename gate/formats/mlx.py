@@ -7,12 +7,17 @@ https://github.com/ml-explore/mlx-lm (`utils.py`, `load_model`).
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gate.checkpoint import Checkpoint, TensorInfo
+from gate.codes import E2M1, decode_float, lookup, unpack
 from gate.errors import UnknownFormatError
+from gate.formats.decoding import require_as_described, rounded
 from gate.formats.skipped import gather
 from gate.quantization import Declaration, QuantizedLayer, Role, Scheme, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SUFFIXES = {"scales": Role.WEIGHT_SCALE, "biases": Role.WEIGHT_ZERO_POINT}
 """The bias is the zero point's place, as a value and not as a code."""
@@ -64,10 +69,11 @@ class MLX:
         return (Declaration("config.json", default.label, None, default.group_size, None, None),)
 
     def algorithms(self, checkpoint: Checkpoint) -> Mapping[str, bool]:
-        """Mode, width and group of every module's quantization; none has a decoder."""
+        """Mode, width and group of every module's quantization."""
         default = _default(checkpoint)
         own = _own(checkpoint, default).values()
-        return {mode.label: False for mode in dict.fromkeys([default, *own]) if mode}
+        modes = [mode for mode in dict.fromkeys([default, *own]) if mode]
+        return {mode.label: mode.scheme is not None for mode in modes}
 
     def weight_bits(self, checkpoint: Checkpoint) -> int | None:
         """The lowest declared weight width in bits."""
@@ -92,10 +98,32 @@ class MLX:
 
     def dequantize(self, layer: QuantizedLayer, xp: Any) -> Any:
         """See `Format.dequantize`."""
-        raise UnknownFormatError(
-            f"{layer.name} is stored as {layer.algo}, which has no decoder yet",
-            "Judge it statically with gate lint.",
-        )
+        scheme, shape = layer.scheme, layer.shape
+        if scheme is None or shape is None:
+            raise UnknownFormatError(
+                f"{layer.name} is stored as {layer.algo or self.name}, which has no decoder",
+                "Judge it statically with gate lint.",
+            )
+        require_as_described(layer)
+        codes = unpack(layer.read(Role.WEIGHT), scheme.num_bits, shape[-1])
+        return xp.asarray(_scaled(layer, scheme, codes).reshape(shape))
+
+
+def _scaled(layer: QuantizedLayer, scheme: Scheme, codes: "np.ndarray") -> "np.ndarray":
+    """Code * scale + bias of each group, computed as the library does: in the scale's dtype."""
+    import numpy as np
+
+    values = lookup(E2M1, codes, np) if scheme.type == "float" else codes.astype(np.float32)
+    info = layer.tensors[Role.WEIGHT_SCALE]
+    scale = decode_float(layer.read(Role.WEIGHT_SCALE), info.dtype, np)[..., None]
+    groups: np.ndarray = values.reshape((*info.shape, -1))
+    with np.errstate(over="ignore", invalid="ignore"):  # as in `decoding.apply`
+        groups *= scale
+        if Role.WEIGHT_ZERO_POINT in layer.tensors:
+            bias = layer.tensors[Role.WEIGHT_ZERO_POINT].dtype
+            groups = rounded(groups, info.dtype)
+            groups += decode_float(layer.read(Role.WEIGHT_ZERO_POINT), bias, np)[..., None]
+    return groups
 
 
 def _declared(checkpoint: Checkpoint) -> Mapping[str, Any] | None:

@@ -12,6 +12,7 @@ from typing import Any
 from gate.architecture import NOT_QUANTIZED
 from gate.checkpoint import Checkpoint, TensorInfo
 from gate.errors import UnknownFormatError
+from gate.formats.decoding import require_as_described
 from gate.formats.modelopt_algorithms import algorithm
 from gate.formats.modelopt_config import (
     Modules,
@@ -19,6 +20,7 @@ from gate.formats.modelopt_config import (
     is_modelopt,
     is_modelopt_method,
 )
+from gate.formats.modelopt_decoders import unsmoothed
 from gate.formats.modelopt_layouts import STORED_AS, describe
 from gate.quantization import FLOAT_DTYPES, MIXED, Declaration, QuantizedLayer, Role
 
@@ -120,17 +122,23 @@ class ModelOpt:
                 f"{layer.name} is stored as {layer.algo or 'undeclared'}, which has no decoder",
                 "Judge it statically with gate lint.",
             )
-        if Role.PRE_QUANT_SCALE in layer.tensors:
+        for role in (Role.PRE_QUANT_SCALE, Role.LORA_A, Role.LORA_B):
+            if role in layer.tensors and role not in layer.expected:
+                raise UnknownFormatError(
+                    f"{layer.name} has a {role}, which {layer.algo} does not know",
+                    "Declare the algorithm that smoothed it, and judge it statically with "
+                    "gate lint.",
+                )
+        if layer.shape is None or layer.expected[Role.WEIGHT_SCALE].shapes is None:
             raise UnknownFormatError(
-                f"{layer.name} has a pre_quant_scale, which {layer.algo} does not know",
-                "Declare the algorithm that smoothed it, and judge it statically with gate lint.",
-            )
-        if layer.shape is not None and len(layer.shape) != 2:
-            raise UnknownFormatError(
-                f"{layer.name} holds all experts in one tensor, which has no decoder",
+                f"{layer.name} is stored as {layer.algo} in a shape that has no decoder",
                 "Judge it statically with gate lint.",
             )
-        return known.decode(layer, xp)
+        # An input's scale is not needed for the weight.
+        needed = dict(layer.expected)
+        needed.pop(Role.INPUT_SCALE, None)
+        require_as_described(replace(layer, expected=needed))
+        return unsmoothed(layer, known.decode(layer, xp), xp)
 
     def _effective(self, checkpoint: Checkpoint) -> Declaration:
         """The declaration that runtimes act on: the first file, gaps filled from the second."""
@@ -208,4 +216,5 @@ def _layer(
         declared=bool(algo),
         checkpoint=checkpoint,
         shape=found.shape,
+        transposed=len(found.shape or ()) == 3,
     )

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gate.formats.modelopt_decoders import Decoder, nvfp4, per_block, per_channel, per_tensor
+from gate.formats.modelopt_decoders import (
+    Decoder,
+    fp8,
+    int4,
+    int8,
+    mxfp4,
+    mxfp8,
+    nvfp4,
+    per_block,
+)
 from gate.quantization import Scheme
 
 
@@ -56,15 +65,17 @@ _INT4_GROUPS = Scheme(4, "int", "group", group_size=128)
 _INT8_CHANNELS = Scheme(8, "int", "channel")
 
 _FP8 = Algorithm(8, _FP8_TENSOR, _FP8_TENSOR, "F8_E4M3", _F32, input_scale="always",
-                 decode=per_tensor)  # fmt: skip
+                 decode=fp8)  # fmt: skip
 _FP8_PB = Algorithm(8, _FP8_BLOCKS, None, "F8_E4M3", _F32, decode=per_block)
 _NVFP4 = Algorithm(4, _NVFP4_GROUPS, replace(_NVFP4_GROUPS, dynamic=True), "U8", _E4M3,
                    experts_grouped_along="in", input_scale="always", decode=nvfp4)  # fmt: skip
-_NVFP4_AWQ = replace(_NVFP4, smoothed=True, decode=None)
-_MXFP4 = Algorithm(4, _MXFP4_GROUPS, None, "U8", _E8M0, experts_grouped_along="out")
+_NVFP4_AWQ = replace(_NVFP4, smoothed=True)
+_MXFP4 = Algorithm(4, _MXFP4_GROUPS, None, "U8", _E8M0, experts_grouped_along="out",
+                   decode=mxfp4)  # fmt: skip
 _MXFP8_INPUT = replace(_MXFP8_GROUPS, dynamic=True)
-_AWQ = Algorithm(4, _INT4_GROUPS, None, "U8", _F32, packed_along="out", smoothed=True)
-_INT8 = Algorithm(8, _INT8_CHANNELS, None, "I8", _F32)
+_AWQ = Algorithm(4, _INT4_GROUPS, None, "U8", _F32, packed_along="out", smoothed=True,
+                 decode=int4)  # fmt: skip
+_INT8 = Algorithm(8, _INT8_CHANNELS, None, "I8", _F32, decode=int8)
 
 ALGORITHMS: Mapping[str, Algorithm] = {
     "FP8": _FP8,
@@ -74,10 +85,10 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         Scheme(8, "float", "token", dynamic=True),
         "F8_E4M3",
         _F32,
-        decode=per_channel,
+        decode=fp8,
     ),
     "FP8_PB_WO": _FP8_PB,
-    "FP8_PB_REAL": replace(_FP8_PB, decode=None),
+    "FP8_PB_REAL": _FP8_PB,
     "FP8_PB": Algorithm(8),
     "NVFP4": _NVFP4,
     "W4A16_NVFP4": replace(_NVFP4, input_scheme=None, input_scale="never"),
@@ -88,7 +99,6 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         scheme=replace(_NVFP4_GROUPS, group_size=32),
         input_scheme=_FP8_TENSOR,
         experts_grouped_along="out",
-        decode=None,
     ),
     "MXFP4": _MXFP4,
     "W4A16_MXFP4": _MXFP4,
@@ -97,7 +107,13 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     ),
     "W4A8_MXFP4_MXFP8": replace(_MXFP4, input_scheme=_MXFP8_INPUT),
     "MXFP8": Algorithm(
-        8, _MXFP8_GROUPS, _MXFP8_INPUT, "F8_E4M3", _E8M0, experts_grouped_along="out"
+        8,
+        _MXFP8_GROUPS,
+        _MXFP8_INPUT,
+        "F8_E4M3",
+        _E8M0,
+        experts_grouped_along="out",
+        decode=mxfp8,
     ),
     "W4A16_AWQ": _AWQ,
     "W4A8_AWQ": replace(

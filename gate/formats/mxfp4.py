@@ -4,14 +4,17 @@ Source: https://github.com/huggingface/transformers (`integrations/mxfp4.py`) an
 https://github.com/openai/gpt-oss
 """
 
+import operator
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 
 from gate.architecture import Architecture
 from gate.checkpoint import Checkpoint, TensorInfo
+from gate.codes import E2M1_PAIRS, decode_float, lookup
 from gate.errors import UnknownFormatError
+from gate.formats.decoding import apply, require_as_described
 from gate.formats.skipped import Unconverted
 from gate.quantization import Declaration, QuantizedLayer, Role, Scheme, TensorSpec
 
@@ -48,8 +51,8 @@ class MXFP4:
         return ()
 
     def algorithms(self, checkpoint: Checkpoint) -> Mapping[str, bool]:
-        """One, which cannot be decoded yet."""
-        return {ALGO: False}
+        """There is one."""
+        return {ALGO: True}
 
     def weight_bits(self, checkpoint: Checkpoint) -> int | None:
         """See `Format.weight_bits`."""
@@ -70,12 +73,19 @@ class MXFP4:
         """See `Format.is_companion`."""
         return tensor.endswith(("_proj_scales", ".k_scale", ".v_scale"))
 
-    def dequantize(self, layer: QuantizedLayer, xp: Any) -> NoReturn:
+    def dequantize(self, layer: QuantizedLayer, xp: Any) -> Any:
         """See `Format.dequantize`."""
-        raise UnknownFormatError(
-            f"{layer.name} is stored as {layer.algo or self.name}, which has no decoder",
-            "Judge it statically with gate lint.",
-        )
+        if layer.scheme is None:
+            raise UnknownFormatError(
+                f"{layer.name} is stored as {layer.algo or self.name}, which has no decoder",
+                "Judge it statically with gate lint.",
+            )
+        require_as_described(layer)
+        blocks, info = layer.read(Role.WEIGHT), layer.tensors[Role.WEIGHT_SCALE]
+        values = lookup(E2M1_PAIRS, blocks, xp).reshape((*blocks.shape[:-2], -1))
+        scale = decode_float(layer.read(Role.WEIGHT_SCALE), info.dtype, xp)
+        apply(operator.imul, values, scale, layer.scheme, xp)
+        return values
 
 
 def _modules(checkpoint: Checkpoint) -> Mapping[str, dict[Role, TensorInfo]]:
@@ -129,6 +139,7 @@ def _layer(
         declared=not kept,
         checkpoint=checkpoint,
         shape=shape,
+        transposed=True,
     )
 
 

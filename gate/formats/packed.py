@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 from gate.checkpoint import Checkpoint, Problem, Store, TensorInfo
 from gate.checkpoint.files import read_json
 from gate.errors import UnknownFormatError
+from gate.formats.decoding import require, require_as_described
 from gate.formats.packed_config import Packing, Packings
 from gate.formats.skipped import convertible, gather
 from gate.quantization import Declaration, QuantizedLayer, Role, TensorSpec
@@ -61,8 +62,9 @@ class Packed:
         )
 
     def algorithms(self, checkpoint: Checkpoint) -> Mapping[str, bool]:
-        """Width, group size and order of every packing that is declared; none has a decoder."""
-        return {packing.label: False for packing in self._packings(checkpoint).all}
+        """Width, group size and order of every packing that is declared."""
+        declared = self._packings(checkpoint).all
+        return {packing.label: packing.scheme is not None for packing in declared}
 
     def weight_bits(self, checkpoint: Checkpoint) -> int | None:
         """The lowest declared weight width in bits."""
@@ -89,10 +91,18 @@ class Packed:
 
     def dequantize(self, layer: QuantizedLayer, xp: Any) -> Any:
         """See `Format.dequantize`."""
-        raise UnknownFormatError(
-            f"{layer.name} is stored as {layer.algo}, which has no decoder yet",
-            "Judge it statically with gate lint.",
-        )
+        if layer.scheme is None:
+            raise UnknownFormatError(
+                f"{layer.name} is stored as {layer.algo or 'undeclared'}, which has no decoder",
+                "Judge it statically with gate lint.",
+            )
+        require_as_described(layer)
+        require(layer, layer.shape is not None, Role.WEIGHT)
+        return self.decode(layer, xp)
+
+    def decode(self, layer: QuantizedLayer, xp: Any) -> Any:
+        """The values of a layer whose tensors are as described; see `Format.dequantize`."""
+        raise NotImplementedError
 
     def declared_layout(self, config: Mapping[str, Any], method: object) -> str | None:
         """The layout that a configuration names; None where it declares another format."""

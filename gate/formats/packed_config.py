@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, TypeGuard
 
 from gate.formats.compressed_tensors_targets import Targets
 from gate.formats.skipped import SPECIAL, Unconverted
@@ -20,7 +20,10 @@ MAX_PATTERNS = 128
 """Regular expressions of one checkpoint that are evaluated: public ones have a few dozen."""
 
 UNQUANTIZED_BITS = 16
-"""From this width on AutoRound leaves a layer as it is."""
+"""From this width on AutoRound leaves a layer, or its input, as it is."""
+
+ROTATIONS = ("rotation", "rotation_config", "spinquant_config")
+"""Keys that declare a transform of the inputs at run time (GPTQModel's, AutoRound's)."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Packing:
         )
 
 
-def _is_size(value: object) -> bool:
+def _is_size(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 < value < 2**31
 
 
@@ -111,6 +114,11 @@ class Packings:
         words = config.get("pack_dtype", "int32")
         if words != "int32":
             layout = f"{layout} in {words}"
+        if any(config.get(key) for key in ROTATIONS):
+            layout = f"rotated {layout}"
+        act_bits = config.get("act_bits")
+        if _is_size(act_bits) and act_bits < UNQUANTIZED_BITS:
+            layout = f"{layout} A{act_bits}"
         self.default = Packing(layout, None, None, True, False).changed(config)
         self.skipped = Unconverted(config.get("modules_to_not_convert"))
         self._head = config.get("lm_head")

@@ -8,11 +8,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 
+from gate.architecture import Architecture, architecture
 from gate.checkpoint import Checkpoint, Problem, TensorInfo
 from gate.checkpoint.files import read_json
 from gate.errors import UnknownFormatError
+from gate.formats.quanto_decoders import decode
 from gate.formats.skipped import Unconverted, convertible
 from gate.quantization import (
     FLOAT_DTYPES,
@@ -35,6 +37,8 @@ SUFFIXES = {
 }
 COMPANIONS = frozenset({"_scale", "_shift", "input_scale", "output_scale"})
 FLOATS = frozenset({"BF16", "F16", "F32"})
+FROM_HIDDEN = frozenset({"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "lm_head"})
+"""Leaf names of layers that read the residual stream."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +100,14 @@ class Quanto:
         return tuple(found)
 
     def algorithms(self, checkpoint: Checkpoint) -> Mapping[str, bool]:
-        """Every type of weights; none can be decoded yet."""
-        return dict.fromkeys(_types(checkpoint), False) or {self.name: False}
+        """Every type of weights, and of what flows between layers, which is not emulated."""
+        weights = {name: name.removeprefix("q") in TYPES for name in _types(checkpoint, "weights")}
+        rounded = _types(checkpoint, "activations")
+        return weights | {f"activations as {name}": False for name in rounded} or {self.name: False}
 
     def weight_bits(self, checkpoint: Checkpoint) -> int | None:
         """See `Format.weight_bits`."""
-        known = (TYPES.get(name.removeprefix("q")) for name in _types(checkpoint))
+        known = (TYPES.get(name.removeprefix("q")) for name in _types(checkpoint, "weights"))
         return min((stored.scheme.num_bits for stored in known if stored), default=None)
 
     def layers(self, checkpoint: Checkpoint) -> Iterator[QuantizedLayer]:
@@ -109,27 +115,32 @@ class Quanto:
         by_module = _map(checkpoint)
         config = checkpoint.quantization_config or {}
         skipped = Unconverted(config.get("modules_to_not_convert"))
+        figures = architecture(checkpoint)
         default = config.get("weights", "int8")
         marked, plain = _modules(checkpoint)
         for module, tensors in marked.items():
             algo = _named(by_module, module, default, kept=skipped.surely(module))
-            yield _layer(checkpoint, module, algo, tensors)
+            yield _layer(checkpoint, module, algo, tensors, figures)
         must = convertible(plain, marked) if by_module is None else plain
         for module, info in must.items():
             algo = _named(by_module, module, default, kept=skipped.perhaps(module))
             if algo:
-                yield _layer(checkpoint, module, algo, {Role.WEIGHT: info})
+                yield _layer(checkpoint, module, algo, {Role.WEIGHT: info}, figures)
 
     def is_companion(self, tensor: str) -> bool:
         """See `Format.is_companion`."""
         return tensor.rpartition(".")[2] in COMPANIONS
 
-    def dequantize(self, layer: QuantizedLayer, xp: Any) -> NoReturn:
+    def dequantize(self, layer: QuantizedLayer, xp: Any) -> Any:
         """See `Format.dequantize`."""
-        raise UnknownFormatError(
-            f"{layer.name} is stored as {layer.algo or self.name}, which has no decoder",
-            "Judge it statically with gate lint.",
-        )
+        scheme = layer.scheme
+        if scheme is None or layer.shape is None:
+            why = "has no decoder" if scheme is None else "needs a shape that nothing tells"
+            raise UnknownFormatError(
+                f"{layer.name} is stored as {layer.algo or self.name}, which {why}",
+                "Judge it statically with gate lint.",
+            )
+        return decode(layer, scheme, xp)
 
 
 def _map(checkpoint: Checkpoint) -> Mapping[str, Mapping[str, Any]] | None:
@@ -141,12 +152,12 @@ def _map(checkpoint: Checkpoint) -> Mapping[str, Mapping[str, Any]] | None:
     return {module: entry for module, entry in found.items() if isinstance(entry, Mapping)}
 
 
-def _types(checkpoint: Checkpoint) -> list[str]:
-    """Every declared type of weights, sorted."""
-    entries = [entry.get("weights") for entry in (_map(checkpoint) or {}).values()]
+def _types(checkpoint: Checkpoint, of: str) -> list[str]:
+    """Every declared type of `weights` or of `activations`, sorted."""
+    entries = [entry.get(of) for entry in (_map(checkpoint) or {}).values()]
     config = checkpoint.quantization_config
     if config is not None and not entries:
-        entries = [config.get("weights", "int8")]
+        entries = [config.get(of, "int8" if of == "weights" else None)]
     return sorted({entry for entry in entries if isinstance(entry, str)} - {"none"})
 
 
@@ -197,11 +208,17 @@ def _modules(
 
 
 def _layer(
-    checkpoint: Checkpoint, module: str, algo: str, tensors: Mapping[Role, TensorInfo]
+    checkpoint: Checkpoint,
+    module: str,
+    algo: str,
+    tensors: Mapping[Role, TensorInfo],
+    figures: Architecture,
 ) -> QuantizedLayer:
     stored = TYPES.get(algo.removeprefix("q"))
-    weight = tensors.get(Role.WEIGHT)
-    whole = weight is not None and (stored is None or stored.per_element == 1)
+    weight, scale = tensors.get(Role.WEIGHT), tensors.get(Role.WEIGHT_SCALE)
+    shape = weight.shape if weight else None
+    if stored and stored.per_element > 1 and shape:
+        shape = _shape(module, shape, scale.shape if scale else (), figures)
     return QuantizedLayer(
         name=module,
         algo=algo,
@@ -211,9 +228,34 @@ def _layer(
         expected=_expected(stored, weight.shape if weight else ()) if stored else {},
         declared=bool(algo),
         checkpoint=checkpoint,
-        # The rows of packed weights are regrouped: their shape cannot be told.
-        shape=weight.shape if weight and whole else None,
+        shape=shape,
     )
+
+
+def _shape(
+    module: str, weight: tuple[int, ...], scale: tuple[int, ...], figures: Architecture
+) -> tuple[int, int] | None:
+    """The rows of packed weights are groups: config.json has to tell how many make a row."""
+    heads, width = figures.attention_heads, figures.head_dim
+    leaf = module.rpartition(".")[2]
+    columns = figures.hidden if leaf in FROM_HIDDEN else None
+    if leaf == "o_proj" and heads and width:
+        columns = heads * width
+    elif leaf == "down_proj":
+        columns = figures.number("intermediate_size")
+    if not columns or len(weight) != 2 or len(scale) != 2 or weight[1] != _group_size(columns):
+        return None
+    rows, rest = divmod(scale[0] * weight[1], columns)
+    return None if rest else (rows, columns)
+
+
+def _group_size(columns: int) -> int:
+    """Weights that share a scale: the whole row where it does not divide.
+
+    Source: https://github.com/huggingface/optimum-quanto (`nn/qmodule.py`).
+    """
+    sizes = (size for size in (128, 96, 64, 32) if columns > 128 and columns % size == 0)
+    return next(sizes, columns)
 
 
 @lru_cache(maxsize=1 << 10)

@@ -66,7 +66,7 @@ def _disagreement(layer: QuantizedLayer, state: Mapping[str, Any], named: str) -
         return "states no shape"
     count = math.prod(shape)
     weight = layer.tensors.get(Role.WEIGHT)
-    if weight is not None and 2 * weight.nbytes != count:
+    if weight is not None and weight.nbytes != -(-count // 2):
         return f"states shape {shape[:4]}, and {2 * weight.nbytes:,} weights are stored"
     scale = layer.tensors.get(Role.WEIGHT_SCALE, layer.tensors.get(Role.WEIGHT_SCALE_CODES))
     outer = layer.tensors.get(Role.NESTED_SCALE)

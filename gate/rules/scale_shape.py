@@ -8,6 +8,9 @@ from gate.quantization import QuantizedLayer, Role, TensorSpec
 from gate.records import Finding
 from gate.rule import Rule
 
+_FIX = "Export again; check group_size if it was changed by hand."
+_REARRANGED = "Quantize the model again, and save it before it generates on a CPU."
+
 
 class ScaleShape(Rule):
     """A tensor of a quantized layer does not fit the others.
@@ -19,10 +22,15 @@ class ScaleShape(Rule):
         are group-does-not-divide.
     Why:
         Swizzled or half-width scales of another runtime load without an error and give garbage.
+        bitsandbytes rearranges four-bit layers for its CPU kernels once the model generates: what
+        is saved afterwards keeps transposed scales, and talks nonsense when it is loaded again.
     Repair:
-        Export again; with compressed weights, by ModelOpt 0.46 or newer.
+        Export again; with compressed weights, by ModelOpt 0.46 or newer; with bitsandbytes, before
+        the model generates.
     Source:
-        https://github.com/NVIDIA/Model-Optimizer/pull/2038
+        https://github.com/NVIDIA/Model-Optimizer/pull/2038;
+        https://github.com/bitsandbytes-foundation/bitsandbytes (`functional.py`,
+        `_convert_weight_packed_for_cpu_inverse`)
     """
 
     def check_layer(self, layer: QuantizedLayer) -> Iterator[Finding]:
@@ -36,7 +44,7 @@ class ScaleShape(Rule):
                 beside = f", weight {list(weight.shape)}" if weight and role != "weight" else ""
                 yield self.finding(
                     f"{info.name} {problem}{beside} ({layer.algo})",
-                    "Export again; check group_size if it was changed by hand.",
+                    _REARRANGED if Role.QUANT_STATE in layer.tensors else _FIX,
                     tensor=info.name,
                     file=info.file,
                 )

@@ -217,6 +217,16 @@ DEFECTS: dict[str, tuple[dict[str, Any], Any, str]] = {
         edited(f"{Q}.weight.absmax", lambda t: ("F32", (5,), t[2][:20])),
         "scale-shape",
     ),
+    "codes in rows": (
+        {},
+        edited(f"{Q}.weight", lambda t: (t[0], (64, t[1][0] // 64), t[2])),
+        "scale-shape",
+    ),
+    "scales in rows": (
+        {},
+        edited(f"{Q}.weight.absmax", lambda t: ("BF16", (1, *t[1]), t[2][: len(t[2]) // 2])),
+        "scale-shape",
+    ),
     "scales of another dtype": (
         {},
         edited(f"{Q}.weight.absmax", lambda t: ("F16", t[1], t[2][: len(t[2]) // 2])),

@@ -12,7 +12,6 @@ from checkpoints import edit_json, edit_tensors
 from compressed_checkpoints import compressed, compressed_linear
 from judging import errors, flagged, gather, judge
 
-from gate.errors import UnknownFormatError
 from gate.formats.compressed_tensors_targets import Targets, spellings
 
 INT4 = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32}
@@ -451,11 +450,3 @@ def test_an_expression_that_is_not_evaluated_leaves_layers_undescribed(tmp_path:
     result = judge(path)
     assert not result.errors
     assert any("by expression is not described" in skipped.reason for skipped in result.skipped)
-
-
-def test_the_weight_of_an_unused_format_is_not_decoded(tmp_path: Path) -> None:
-    path = compressed(tmp_path / "m", {"weights": INT4}, layers=1)
-    evidence = gather(path)
-    assert evidence.form
-    with pytest.raises(UnknownFormatError, match="pack-quantized W4A16 g32"):
-        evidence.form.dequantize(evidence.layers[0], None)

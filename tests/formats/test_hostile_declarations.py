@@ -4,10 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import checkpoints
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from judging import judge
+from tiny_models import opened
+
+from gate.errors import GateError
 
 ODD = st.one_of(
     st.none(),
@@ -90,16 +94,62 @@ def tensors(draw: st.DrawFn) -> dict[str, checkpoints.Tensor]:
     return found
 
 
+@st.composite
+def related(draw: st.DrawFn) -> dict[str, checkpoints.Tensor]:
+    """Tensors of one layer whose shapes nearly fit one another, so that decoders get far."""
+    found = {}
+    size = st.sampled_from([1, 2, 3, 4, 8, 32])
+    rows, columns = draw(size), draw(size)
+    for suffix in draw(st.lists(st.sampled_from(SUFFIXES), min_size=2, max_size=5, unique=True)):
+        dtype = draw(st.sampled_from(sorted(DTYPES)))
+        shape = draw(
+            st.sampled_from([
+                (rows, columns), (rows, 1), (1,), (), (columns,), (rows, -(-columns // 8)),
+                (1, 1), (2,), (-(-rows // 8), columns), (2, rows, columns), (2, rows, 1, 16),
+            ])
+        )  # fmt: skip
+        elements = int(np.prod(shape))
+        values = draw(st.binary(min_size=elements, max_size=elements))
+        zeros = bytes(DTYPES[dtype] - 1)
+        found[f"model.layers.0.self_attn.q_proj.{suffix}"] = (
+            dtype,
+            shape,
+            b"".join(bytes([value]) + zeros for value in values),
+        )
+    return found
+
+
+def _written(path: Path, method: str, data: st.DataObject, stored: Any) -> Path:
+    path.mkdir(exist_ok=True)
+    checkpoints.write_safetensors(path / "model.safetensors", data.draw(stored))
+    declared = data.draw(DECLARED[method]) | {"quant_method": method}
+    checkpoints.write_json(path / "config.json", {"quantization_config": declared})
+    return path
+
+
 @pytest.mark.parametrize("method", DECLARED)
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_anything_is_judged(method: str, tmp_path: Path, data: st.DataObject) -> None:
-    path = tmp_path / "m"
-    path.mkdir(exist_ok=True)
-    checkpoints.write_safetensors(path / "model.safetensors", data.draw(tensors()))
-    declared = data.draw(DECLARED[method]) | {"quant_method": method}
-    checkpoints.write_json(path / "config.json", {"quantization_config": declared})
-    result = judge(path)
+    result = judge(_written(tmp_path / "m", method, data, tensors()))
     assert result.format == method
+
+
+@pytest.mark.parametrize("method", DECLARED)
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_anything_is_decoded_or_refused(method: str, tmp_path: Path, data: st.DataObject) -> None:
+    path = _written(tmp_path / "m", method, data, tensors() | related())
+    checkpoint, form = opened(path)
+    for layer in form.layers(checkpoint):
+        if layer.packed:
+            try:
+                found = form.dequantize(layer, np)
+            except GateError:
+                continue
+            assert found.dtype == np.float32
+            assert layer.shape in (None, found.shape)

@@ -1,91 +1,71 @@
 """Decoded weights are ModelOpt's own dequantization of the exported tensors, bit for bit."""
 
+import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import checkpoints
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from modelopt_own import assert_decodes
 from tiny_models import export, llama, opened
 
-from gate.codes import E2M1, E2M1_PAIRS, E4M3, LOOKUP_CHUNK, decode_float, lookup
-from gate.errors import UnknownFormatError
-from gate.quantization import QuantizedLayer
+from gate import activations
+from gate.codes import E2M1, E2M1_PAIRS, E4M3, INT4_PAIRS, LOOKUP_CHUNK, decode_float, lookup
+from gate.errors import GateError, UnknownFormatError
+from gate.quantization import Role, Scheme
 
-RECIPES = {
-    "FP8_DEFAULT": {"FP8"},
-    "NVFP4_DEFAULT": {"NVFP4"},
-    "FP8_PER_CHANNEL_PER_TOKEN": {"FP8_PER_CHANNEL_PER_TOKEN"},
-    "FP8_2D_BLOCKWISE_WEIGHT_ONLY": {"FP8_PB_WO"},
-    "W4A16_NVFP4": {"W4A16_NVFP4"},
-    "NVFP4_MLP_WEIGHT_ONLY": {"W4A16_NVFP4"},
-    "MIXED": {"FP8", "NVFP4"},
+PARTIAL = {
+    "FP8_DEFAULT": "FP8",
+    "FP8_PER_CHANNEL_PER_TOKEN": "FP8_PER_CHANNEL_PER_TOKEN",
+    "FP8_2D_BLOCKWISE_WEIGHT_ONLY": "FP8_PB_WO",
 }
-
-
-def modelopts_own(layer: QuantizedLayer, stored: dict[str, Any]) -> Any:
-    """ModelOpt's dequantization of one layer's stored tensors, in float32."""
-    import torch
-    from modelopt.torch.quantization.qtensor import FP8QTensor, NVFP4QTensor
-
-    weight, scale = stored[f"{layer.name}.weight"], stored[f"{layer.name}.weight_scale"]
-    if layer.algo.upper().endswith("NVFP4"):
-        shape = torch.Size((weight.shape[0], weight.shape[1] * 2))
-        return NVFP4QTensor(shape, torch.float32, weight).dequantize(
-            torch.float32,
-            scale=scale,
-            double_scale=stored[f"{layer.name}.weight_scale_2"],
-            block_sizes={-1: shape[1] // scale.shape[1]},
-        )
-    own = FP8QTensor(weight.shape, torch.float32, weight)
-    if layer.algo.upper() == "FP8_PB_WO":
-        blocks = scale.reshape(scale.shape[0], scale.shape[2])
-        return own.dequantize(torch.float32, scale=blocks, block_sizes={-1: 128, -2: 128})
-    return own.dequantize(torch.float32, scale=scale.reshape(-1, 1) if scale.dim() else scale)
-
-
-def assert_decodes(path: Path, algorithms: set[str]) -> None:
-    """Every quantized layer of a checkpoint, with numpy and with torch."""
-    import torch
-    from safetensors.torch import load_file
-
-    checkpoint, form = opened(path)
-    assert form is not None
-    stored = load_file(path / "model.safetensors")
-    layers = [layer for layer in form.layers(checkpoint) if layer.packed]
-    assert {layer.algo.upper() for layer in layers} == algorithms
-    packed = {
-        name
-        for name, tensor in stored.items()
-        if tensor.dtype in {torch.uint8, torch.float8_e4m3fn}
-    }
-    assert {f"{layer.name}.weight" for layer in layers} == {
-        n for n in packed if n.endswith(".weight")
-    }
-    for layer in layers:
-        theirs = modelopts_own(layer, stored)
-        for xp in (np, torch):
-            ours = torch.as_tensor(form.dequantize(layer, xp))
-            assert (ours.dtype, ours.shape) == (torch.float32, theirs.shape), layer.name
-            assert torch.equal(ours.view(torch.int32), theirs.view(torch.int32)), layer.name
 
 
 @pytest.mark.model
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", PARTIAL)
 def test_equals_modelopts_dequantization(recipe: str, tmp_path: Path) -> None:
-    """Seven recipes on a random model whose sides are no multiples of 128."""
-    partial = recipe.startswith("FP8")
-    export(llama(576, 320) if partial else llama(), recipe, tmp_path / "export")
-    assert_decodes(tmp_path / "export", RECIPES[recipe])
+    """A random model whose sides are no multiples of 128; test_modelopt_exports has the others."""
+    export(llama(576, 320), recipe, tmp_path / "export")
+    assert assert_decodes(tmp_path / "export") == {PARTIAL[recipe]}
+
+
+@pytest.mark.model
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("recipe", "algorithm"),
+    [("NVFP4_AWQ_LITE", "NVFP4_AWQ"), ("NVFP4_SVDQUANT_DEFAULT", "NVFP4_SVD")],
+)
+def test_equals_modelopts_dequantization_of_smoothed_weights(
+    recipe: str, algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ModelOpt calibrates these with a CUDA kernel, for which the same arithmetic stands in."""
+    monkeypatch.setattr(tensor_quant(), "dynamic_block_quantize_op", fake_nvfp4)
+    export(llama(), recipe, tmp_path / "export")
+    assert assert_decodes(tmp_path / "export") == {algorithm}
+
+
+def tensor_quant() -> Any:
+    from modelopt.torch.quantization import tensor_quant
+
+    return tensor_quant
+
+
+def fake_nvfp4(x: Any, block_size: int, amax: Any, *_: int) -> Any:
+    """What ModelOpt's kernel computes."""
+    scheme = Scheme(4, "float", "tensor_group", group_size=block_size, dynamic=True)
+    return activations.fake_quantize(x, scheme, amax.float().amax() / 2688, "modelopt")
 
 
 @pytest.mark.model
 @pytest.mark.parametrize("name", ["fp8", "nvfp4"])
 def test_equals_modelopts_dequantization_of_a_trained_model(name: str, export: Any) -> None:
     """All 210 layers of SmolLM2."""
-    assert_decodes(export(name), {name.upper()})
+    assert assert_decodes(export(name)) == {name.upper()}
 
 
 def test_codes_are_the_published_ones() -> None:
@@ -96,6 +76,7 @@ def test_codes_are_the_published_ones() -> None:
     assert np.array_equal(np.float32(E4M3), theirs, equal_nan=True)
     assert E2M1[:8] == (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
     assert E2M1_PAIRS[0xF1] == (0.5, -6.0), "the low nibble is the first value"
+    assert INT4_PAIRS[0x87] == (7.0, -8.0) and INT4_PAIRS[0x0F] == (-1.0, 0.0)
 
 
 @settings(deadline=None)
@@ -134,7 +115,7 @@ def test_stored_floats_keep_their_values(values: list[float]) -> None:
             assert np.array_equal(np.asarray(decode_float(raw, dtype, xp)), expected)
 
 
-def test_smoothed_weights_are_refused(tmp_path: Path) -> None:
+def test_a_smoothing_that_the_algorithm_does_not_know_is_refused(tmp_path: Path) -> None:
     """A pre_quant_scale means that the weight was divided by it: no plain decoding is right."""
     import torch
     from safetensors.torch import save_file
@@ -153,3 +134,38 @@ def test_smoothed_weights_are_refused(tmp_path: Path) -> None:
     (layer,) = form.layers(checkpoint)
     with pytest.raises(UnknownFormatError, match=r"layer.*pre_quant_scale"):
         form.dequantize(layer, np)
+
+
+SHAPES = st.lists(st.sampled_from([0, 1, 2, 4, 16, 32, 64, 128]), max_size=3).map(tuple)
+DTYPES = st.sampled_from(["F8_E4M3", "U8", "I8", "F32", "BF16", "F8_E8M0"])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    algo=st.sampled_from(checkpoints.ALGORITHMS),
+    role=st.sampled_from(["weight", "weight_scale", "weight_scale_2", "pre_quant_scale"]),
+    dtype=DTYPES,
+    shape=SHAPES,
+    codes=st.integers(0, 255),
+)
+def test_any_tensor_is_decoded_or_refused(
+    algo: str, role: str, dtype: str, shape: tuple[int, ...], codes: int
+) -> None:
+    """A tensor of another dtype, shape or content: the weight's own shape, or a `GateError`."""
+    size = math.prod(shape) * {"F32": 4, "BF16": 2}.get(dtype, 1)
+    with tempfile.TemporaryDirectory() as directory:
+        path = checkpoints.build(Path(directory) / "export", algo, layers=1)
+        name = f"model.layers.0.mlp.down_proj.{role}"
+        hostile = (dtype, shape, bytes([codes]) * size)
+        checkpoints.edit_tensors(path, lambda tensors: tensors.update({name: hostile}))
+        checkpoint, form = opened(path)
+        assert form is not None
+        layer = next(each for each in form.layers(checkpoint) if "down_proj" in each.name)
+        with np.errstate(all="ignore"):
+            try:
+                decoded = form.dequantize(layer, np)
+            except GateError as error:
+                assert layer.name in str(error)
+            else:
+                assert decoded.shape == layer.shape and decoded.dtype == np.float32
+                assert layer.tensors[Role.WEIGHT].dtype in layer.expected[Role.WEIGHT].dtypes

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import tiny_models
 from judging import gather, judge
-from tiny_models import VOCABULARY, llama, qwen3_moe, vision_language
+from modelopt_own import assert_decodes
+from tiny_models import gpt_oss, llama, qwen3_moe, vision_language
 
 from gate.quantization import Role
 
@@ -40,13 +41,9 @@ VARIANTS: dict[str, tuple[str, list[dict[str, Any]]]] = {
 
 def configuration(name: str) -> dict[str, Any]:
     """ModelOpt's configuration: a recipe, one of `VARIANTS`, or `recipe+that of the KV cache`."""
-    import modelopt.torch.quantization as mtq
-
     base, _, kv = name.partition("+")
     base, changes = VARIANTS.get(base, (base, []))
-    config = copy.deepcopy(tiny_models.recipe(base))
-    if kv:
-        changes = [*changes, *copy.deepcopy(getattr(mtq, f"{kv}_CFG")["quant_cfg"])]
+    config = copy.deepcopy(tiny_models.recipe(f"{base}+{kv}" if kv else base))
     config["quant_cfg"] = [*config["quant_cfg"], *changes]
     return config
 
@@ -58,37 +55,16 @@ def exported(model: Any, name: str, path: Path) -> Path:
     return path
 
 
-SMALL = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 128,
-    "intermediate_size": 256,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 32,
-    "num_local_experts": 4,
-    "tie_word_embeddings": False,
-    "pad_token_id": 0,
-    "dtype": "bfloat16",
-}
-
-
-def gpt_oss() -> Any:
-    """A random gpt-oss: all experts of a layer in one tensor of three dimensions."""
-    import torch
-    from transformers import GptOssConfig, GptOssForCausalLM
-
-    config = GptOssConfig(**SMALL, num_experts_per_tok=2, eos_token_id=1)
-    return GptOssForCausalLM(config).to(torch.bfloat16)
-
-
 def llama4() -> Any:
     """A random Llama 4, whose experts are stacked too, beside a shared one."""
     import torch
     from transformers import Llama4ForCausalLM, Llama4TextConfig
 
     config = Llama4TextConfig(
-        **SMALL, num_experts_per_tok=1, intermediate_size_mlp=256, interleave_moe_layer_step=1
+        **tiny_models.SMALL,
+        num_experts_per_tok=1,
+        intermediate_size_mlp=256,
+        interleave_moe_layer_step=1,
     )
     return Llama4ForCausalLM(config).to(torch.bfloat16)
 
@@ -172,7 +148,10 @@ EXPORTS = [
 def test_an_export_is_sound(
     build: Callable[[], Any], recipe: str, algorithms: str, tmp_path: Path
 ) -> None:
-    """No error; every layer described, its logical shape that of the model it was made from."""
+    """No error; every layer described, its logical shape that of the model it was made from.
+
+    And decoded as ModelOpt does it.
+    """
     from safetensors import safe_open
 
     path = exported(build(), recipe, tmp_path / "export")
@@ -194,3 +173,4 @@ def test_an_export_is_sound(
         # As the model stores it, stacked experts with their inputs first.
         *experts, outputs, inputs = layer.shape
         assert shapes[name] == ((*experts, inputs, outputs) if experts else layer.shape), name
+    assert assert_decodes(path) == set(algorithms.upper().split())

@@ -5,9 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import checkpoints
+import numpy as np
 import pytest
+import torch
 from checkpoints import HIDDEN, INTERMEDIATE, Tensor, edit_json, edit_tensors
 from judging import errors, flagged, gather, judge
+from safetensors.torch import load_file
+from tiny_models import opened
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+from gate.errors import CheckpointError
+from gate.quantization import require_decodable
 
 COUNT = 4
 E = "model.layers.0.mlp.experts"
@@ -133,3 +141,37 @@ def test_figures_may_be_absurd(figures: dict[str, object], tmp_path: Path) -> No
     path = gpt_oss(tmp_path / "m")
     edit_json(path, "config.json", lambda c: c.update(figures, num_local_experts=None))
     assert errors(path) <= {"dims-vs-config", "group-does-not-divide"}
+
+
+def test_equals_transformers_decoding(tmp_path: Path) -> None:
+    """Bit for bit; the library turns it around, as the model's parameter is."""
+    path = gpt_oss(tmp_path / "m")
+    random = np.random.default_rng(0)
+
+    def change(stored: dict[str, Tensor]) -> None:
+        for name in [name for name in stored if name.endswith("_scales")]:
+            dtype, shape, _ = stored[name]
+            stored[name] = (dtype, shape, random.integers(1, 255, shape, np.uint8).tobytes())
+
+    edit_tensors(path, change)
+    checkpoint, form = opened(path)
+    require_decodable(checkpoint, form)
+    stored = load_file(path / "model.safetensors")
+    for layer in form.layers(checkpoint):
+        blocks, scales = (stored[f"{layer.name}_{part}"] for part in ("blocks", "scales"))
+        theirs = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
+        assert layer.transposed
+        for xp in (np, torch):
+            ours = torch.as_tensor(form.dequantize(layer, xp))
+            assert (ours.dtype, ours.shape) == (torch.float32, layer.shape)
+            assert torch.equal(ours.mT, theirs), layer.name
+
+
+def test_what_contradicts_itself_is_not_decoded(tmp_path: Path) -> None:
+    for name in ("no scales", "scales of another shape", "blocks of another dtype"):
+        path = gpt_oss(tmp_path / name)
+        BROKEN[name][0](path)
+        checkpoint, form = opened(path)
+        (layer,) = (layer for layer in form.layers(checkpoint) if layer.name == f"{E}.down_proj")
+        with pytest.raises(CheckpointError, match="down_proj"):
+            form.dequantize(layer, np)
