@@ -10,6 +10,7 @@ Source: https://github.com/vllm-project/vllm (`csrc/quantization/w8a8/fp8/common
 (`modelopt/torch/quantization/tensor_quant.py`).
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from gate.quantization import Scheme
@@ -24,6 +25,15 @@ Order = Literal["runtime", "modelopt"]
 E4M3_MAX = 448.0
 E2M1_MAX = 6.0
 
+LARGEST = {("float", 8): E4M3_MAX, ("float", 4): E2M1_MAX, ("int", 8): 127.0}
+"""The largest code by a scheme's type and bits; each is one that inputs can be rounded to."""
+
+MX_GROUP = 32
+"""Inputs that share a power of two. Groups of any other size share a float32."""
+
+E8M0_BIAS = 127.0
+"""Powers of two from -127 to 127 are scales."""
+
 
 def round_e4m3(x: "Tensor") -> "Tensor":
     """The nearest E4M3 value, ties to even, saturated at 448; NaN stays NaN.
@@ -34,6 +44,13 @@ def round_e4m3(x: "Tensor") -> "Tensor":
 
     # PyTorch's own conversion turns what overflows into NaN; kernels saturate.
     return x.clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn).to(torch.float32)
+
+
+def round_int8(x: "Tensor") -> "Tensor":
+    """The nearest of -128 to 127, ties to even, saturated; NaN stays NaN."""
+    import torch
+
+    return torch.round(x).clamp(-128, 127)
 
 
 def round_e2m1(x: "Tensor") -> "Tensor":
@@ -49,42 +66,88 @@ def round_e2m1(x: "Tensor") -> "Tensor":
     return torch.copysign(torch.round(size / step) * step, x)
 
 
-def fp8_tensor(
-    x: "Tensor", input_scale: "Tensor", order: Order = "runtime"
+def static(
+    x: "Tensor", scheme: Scheme, input_scale: "Tensor", order: Order = "runtime"
 ) -> "tuple[Tensor, Tensor]":
-    """Codes and scale of a static FP8 input: one stored scale, amax / 448.
+    """Codes and scale of an FP8 or INT8 input with a scale that is given: amax / the largest code.
 
     Args:
         x: Any floating-point dtype, any shape.
-        input_scale: float32 scalar on the device of `x`.
+        scheme: Which codes.
+        input_scale: float32 on the device of `x`, of a shape that goes with its.
         order: See `Order`.
 
     Returns:
         Codes of the shape of `x`, and the scale by which they are multiplied; both float32.
     """
-    x = x.float()
+    x, largest = x.float(), LARGEST[scheme.type, scheme.num_bits]
     if order == "runtime":
-        return round_e4m3(x / input_scale), input_scale
-    inverse = E4M3_MAX / (input_scale * E4M3_MAX)
-    return round_e4m3(x * inverse), 1 / inverse
+        return _round(x / input_scale, scheme), input_scale
+    inverse = largest / (input_scale * largest)
+    return _round(x * inverse, scheme), 1 / inverse
 
 
-def fp8_token(x: "Tensor", order: Order = "runtime") -> "tuple[Tensor, Tensor]":
-    """Codes and scales of a dynamic FP8 input: each token's own amax / 448.
+def dynamic(x: "Tensor", scheme: Scheme, order: Order = "runtime") -> "tuple[Tensor, Tensor]":
+    """Codes and scales of an FP8 or INT8 input whose own amax makes the scale.
+
+    An INT8 kernel multiplies by the rounded 127 / amax, and the other order divides.
 
     Args:
         x: Shape (..., in_features).
+        scheme: With a scale for all of `x`, for each token, or for each group.
         order: See `Order`.
 
     Returns:
-        Codes of the shape of `x`, scales of shape (..., 1); both float32.
+        Codes of the shape of `x`, for groups of (..., groups, group_size); scales of a shape that
+        goes with it; both float32.
     """
     import torch
 
-    amax = x.float().abs().amax(dim=-1, keepdim=True)
-    # A token of zeros stays zeros, whatever its scale.
-    scale = torch.where(amax == 0, 1.0, amax / E4M3_MAX)
-    return fp8_tensor(x, scale, order)
+    x, largest = x.float(), LARGEST[scheme.type, scheme.num_bits]
+    if scheme.strategy == "group":
+        assert scheme.group_size, "it is implemented"
+        x = _groups(x, scheme.group_size)
+    size = x.abs()
+    amax = size.amax() if scheme.strategy == "tensor" else size.amax(dim=-1, keepdim=True)
+    # What is all zeros stays so, whatever its scale.
+    scale = torch.where(amax == 0, 1.0, amax / largest)
+    if scheme.type == "float":
+        return static(x, scheme, scale, order)
+    if order == "runtime":
+        # A Python number divided by a tensor is multiplied by its rounded reciprocal.
+        inverse = torch.full_like(amax, largest) / amax
+        return _round(x * torch.where(amax == 0, 0.0, inverse), scheme), scale
+    return _round(x / scale, scheme), scale
+
+
+def mx(x: "Tensor", scheme: Scheme, order: Order = "runtime") -> "tuple[Tensor, Tensor]":
+    """Codes and scales of an MXFP8 or MXFP4 input: a power of two for each group of 32.
+
+    It is the smallest that holds the group: 2 ** ceil(log2(amax / the largest code)), as NVIDIA's
+    kernels round it (the standard leaves that open); `modelopt` computes a rounded logarithm.
+
+    Args:
+        x: Shape (..., in_features).
+        scheme: Which codes.
+        order: See `Order`.
+
+    Returns:
+        Codes of shape (..., groups, group_size), scales of shape (..., groups, 1); both float32.
+
+    Source: OCP Microscaling Formats 1.0, section 6.3; PTX `cvt.rp.satfinite.ue8m0x2`.
+    """
+    import torch
+
+    blocks, largest = _groups(x.float(), MX_GROUP), LARGEST[scheme.type, scheme.num_bits]
+    amax = blocks.abs().amax(dim=-1, keepdim=True)
+    if order == "runtime":
+        mantissa, above = torch.frexp(amax * (1 / largest))
+        exponent = (above - (mantissa == 0.5).to(above.dtype)).float()
+    else:
+        exponent = torch.log2(amax / largest).ceil()
+    exponent = torch.where(amax == 0, -E8M0_BIAS, exponent.clamp(-E8M0_BIAS, E8M0_BIAS))
+    scale = torch.exp2(exponent)
+    return _round(blocks / scale, scheme), scale
 
 
 def nvfp4(
@@ -135,24 +198,79 @@ def quantize(
     Raises:
         ValueError: A scheme without an implementation.
     """
-    kind = (scheme.type, scheme.num_bits, scheme.strategy)
-    if kind == ("float", 8, "token"):
-        return fp8_token(x, order)
-    if input_scale is None:
-        raise ValueError(f"a {scheme.strategy} scheme needs a stored input_scale")
-    if kind == ("float", 8, "tensor"):
-        return fp8_tensor(x, input_scale, order)
-    if kind == ("float", 4, "tensor_group") and scheme.group_size:
+    if not implemented(scheme):
+        raise ValueError(f"inputs as {scheme} are not implemented")
+    if scheme.strategy == "group" and scheme.group_size == MX_GROUP and scheme.type == "float":
+        return mx(x, scheme, order)
+    if scheme.strategy == "tensor_group" and scheme.group_size and input_scale is not None:
         return nvfp4(x, input_scale, scheme.group_size, order)
-    raise ValueError(f"inputs as {kind} are not implemented")
+    # Some exporters store the scale of an input whose scale the others leave to the runtime.
+    if input_scale is not None and scheme.strategy == "tensor":
+        return static(x, scheme, input_scale, order)
+    if scheme.strategy == "tensor_group" or not scheme.dynamic:
+        raise ValueError(f"a {scheme.strategy} scheme needs a stored input_scale")
+    return dynamic(x, scheme, order)
+
+
+def implemented(scheme: Scheme) -> bool:
+    """Whether inputs can be rounded under a scheme."""
+    kind = (scheme.type, scheme.num_bits)
+    if kind not in LARGEST or not scheme.symmetric:
+        return False
+    if kind == ("float", 4):
+        grouped = scheme.strategy == "group" and scheme.group_size == MX_GROUP and scheme.dynamic
+        return grouped or (scheme.strategy == "tensor_group" and bool(scheme.group_size))
+    if scheme.strategy == "group":
+        return scheme.dynamic and bool(scheme.group_size)
+    return scheme.strategy == "tensor" or (scheme.strategy == "token" and scheme.dynamic)
+
+
+def named(scheme: Scheme) -> str:
+    """What inputs become under a scheme, as it is called: "NVFP4"."""
+    letters = "INT" if scheme.type == "int" else "FP"
+    if scheme.strategy == "tensor_group":
+        letters = f"NV{letters}"
+    elif scheme.strategy == "group" and scheme.group_size == MX_GROUP and scheme.type == "float":
+        letters = f"MX{letters}"
+    return f"{letters}{scheme.num_bits}"
 
 
 def fake_quantize(
     x: "Tensor", scheme: Scheme, input_scale: "Tensor | None", order: Order = "runtime"
 ) -> "Tensor":
-    """`x` as it is after quantization and back: its shape and dtype; arguments as `quantize`."""
+    """`x` as it is after quantization and back: its shape and dtype; arguments as `quantize`.
+
+    Columns with an outlier in any row stay as they are, and the rest as if there were zeros.
+
+    Source of outliers: arXiv 2208.07339, section 3; bitsandbytes `int8_vectorwise_quant`.
+    """
+    if scheme.outlier is not None:
+        large = x.abs() >= scheme.outlier
+        kept = large.reshape((-1, x.shape[-1])).any(dim=0)
+        rest = replace(scheme, outlier=None)
+        small = fake_quantize(x.masked_fill(large, 0.0), rest, input_scale, order)
+        return small.where(~kept, x)
     codes, scale = quantize(x, scheme, input_scale, order)
-    return (codes * scale).reshape(x.shape).to(x.dtype)
+    values = codes * scale
+    if values.ndim > x.ndim:
+        values = values.flatten(-2)[..., : x.shape[-1]]
+    return values.reshape(x.shape).to(x.dtype)
+
+
+def _round(x: "Tensor", scheme: Scheme) -> "Tensor":
+    if scheme.type == "int":
+        return round_int8(x)
+    return round_e4m3(x) if scheme.num_bits == 8 else round_e2m1(x)
+
+
+def _groups(x: "Tensor", group_size: int) -> "Tensor":
+    """Shape (..., groups, group_size); zeros fill the last group where it is shorter."""
+    import torch
+
+    short = -x.shape[-1] % group_size
+    if short:
+        x = torch.nn.functional.pad(x, (0, short))
+    return x.reshape((*x.shape[:-1], -1, group_size))
 
 
 def all_rounded(dtype: "torch.dtype", scheme: Scheme, input_scale: "Tensor") -> "Tensor":
@@ -160,7 +278,8 @@ def all_rounded(dtype: "torch.dtype", scheme: Scheme, input_scale: "Tensor") -> 
 
     Args:
         dtype: bfloat16 or float16.
-        scheme: One under which values are rounded each by itself: FP8 with one stored scale.
+        scheme: One under which values are rounded each by itself: FP8 or INT8 with one
+            stored scale.
         input_scale: float32 scalar.
 
     Returns:

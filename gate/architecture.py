@@ -127,7 +127,7 @@ def of_gguf(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def architecture(checkpoint: "Checkpoint") -> "Architecture":
     """What config.json says of the model; of a GGUF file, its own keys."""
-    if checkpoint.container is not None and checkpoint.container.suffix == ".gguf":
+    if checkpoint.whole_file is not None:
         return Architecture(of_gguf(checkpoint.metadata))
     return Architecture(checkpoint.config)
 

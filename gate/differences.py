@@ -52,7 +52,7 @@ def _architecture(checkpoint: Checkpoint, original: Checkpoint) -> Iterator[Diff
 def _generation(checkpoint: Checkpoint, original: Checkpoint) -> Iterator[Difference]:
     if original.generation_config is None:
         return
-    if checkpoint.generation_config is None and _is_gguf(checkpoint):
+    if checkpoint.generation_config is None and checkpoint.whole_file is not None:
         return  # no runtime of such files reads it
     if checkpoint.generation_config is None:
         name = "generation_config.json"
@@ -114,7 +114,7 @@ def _template(checkpoint: Checkpoint, original: Checkpoint) -> Iterator[Differen
 
 def _chat_template(checkpoint: Checkpoint) -> str | None:
     """chat_template.jinja, or tokenizer_config.json's own; a GGUF file's key."""
-    if _is_gguf(checkpoint):
+    if checkpoint.whole_file is not None:
         stored = checkpoint.metadata.get("tokenizer.chat_template")
         return stored.strip() if isinstance(stored, str) else None
     raw = _file(checkpoint, "chat_template.jinja")
@@ -127,10 +127,6 @@ def _chat_template(checkpoint: Checkpoint) -> str | None:
         return None
     template = config.get("chat_template") if isinstance(config, dict) else None
     return template.strip() if isinstance(template, str) else None
-
-
-def _is_gguf(checkpoint: Checkpoint) -> bool:
-    return checkpoint.container is not None and checkpoint.container.suffix == ".gguf"
 
 
 def _file(checkpoint: Checkpoint, name: str) -> memoryview | None:

@@ -9,9 +9,20 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from gate import devices
+from gate import devices, drift
 from gate.architecture import architecture
-from gate.backends import hf_inputs, hf_linear, hf_memory, hf_model, hf_reading, hf_speed, hf_stream
+from gate.backends import (
+    hf_cache,
+    hf_inputs,
+    hf_kernel,
+    hf_linear,
+    hf_memory,
+    hf_model,
+    hf_reading,
+    hf_rounding,
+    hf_speed,
+    hf_stream,
+)
 from gate.backends.hf_model import LoadProgress
 from gate.checkpoint import Checkpoint
 from gate.drift import Reading
@@ -55,9 +66,9 @@ class Hf:
         self.device = self.dtype = self.kernel = ""
         self.versions = {name: version(name) for name in ("torch", "transformers", "lm_eval")}
         self.model: Any = None
-        self.rounding = hf_inputs.Rounding()
-        self.quantizers: dict[str, hf_inputs.InputQuantizer] = {}
-        self._streamed = streamed
+        self.rounding = hf_rounding.Rounding()
+        self.quantizers: dict[str, hf_rounding.InputQuantizer] = {}
+        self._streamed, self._rounds = streamed, False
         self._stream: hf_stream.Streamed | None = None
         self._harness = harness
         self._language_model: Any = None
@@ -65,7 +76,8 @@ class Hf:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as reserved:
-            self._load(lambda needed: reserved.enter_context(devices.reserved(needed)))
+            held = partial(devices.reserved, partly=self.settings.memory == "offload")
+            self._load(lambda needed: reserved.enter_context(held(needed)))
             self._reserved = reserved.pop_all()
         return self
 
@@ -84,17 +96,25 @@ class Hf:
                 self.form,
                 reserve=reserve,
                 trust_remote_code=trusted,
+                offload=self.settings.memory == "offload",
                 progress=self.progress,
             )
             hf_linear.pack(self.model, psutil.virtual_memory().available)
             place = self.model.device
         skipped: tuple[str, ...] = ()
-        if self.settings.activations == "emulate":
+        cache = None
+        if self.form is not None and self.settings.activations == "emulate":
             layers = hf_model.quantized_layers(self.checkpoint, self.form)
             self.quantizers, skipped = hf_inputs.attach(self.model, layers, self.rounding)
+            cache = hf_cache.attach(self.model, self.checkpoint, self.form, self.rounding)
         self.device = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
         self.dtype = str(self.model.dtype).removeprefix("torch.")
-        self.kernel = self._kernel(skipped)
+        self.kernel = f"unquantized, {self.dtype}"
+        if self.form is not None:
+            quantizers = self.quantizers.values()
+            self.kernel = hf_kernel.described(self.dtype, quantizers, cache, len(skipped))
+        self.kernel += hf_memory.offloaded(self.model)
+        self._rounds = bool(self.quantizers) or bool(cache and cache.modules)
 
     def __exit__(self, *_: object) -> None:
         import torch
@@ -174,7 +194,7 @@ class Hf:
     ) -> Reading:
         """See `Backend.read`."""
         self._require_known(windows)
-        size = max(1, hf_reading.BATCH_TOKENS // windows.shape[1])
+        size = drift.together(windows.shape[1])
         parts: list[Reading] = []
         done = 0
         while done < len(windows):
@@ -202,7 +222,7 @@ class Hf:
 
     def rounding_floor(self, token_ids: np.ndarray) -> RoundingFloor | None:
         """See `Backend.rounding_floor`."""
-        if not self.quantizers:
+        if not self._rounds:
             return None
         total = 0.0
         state = self.rounding
@@ -231,7 +251,8 @@ class Hf:
             return self._harness.tokenizer
         from gate.harness import load_tokenizer
 
-        return load_tokenizer(self.checkpoint.path, self.settings.trust_remote_code)
+        trusted, file = self.settings.trust_remote_code, self.checkpoint.whole_file
+        return load_tokenizer(self.checkpoint.path, trusted, file)
 
     @property
     def _tasks(self) -> "Harness":
@@ -263,24 +284,6 @@ class Hf:
                 "Make the baseline again from this model's reference: "
                 "gate eval REFERENCE -o BASELINE",
             )
-
-    def _kernel(self, skipped: Sequence[str]) -> str:
-        if self.form is None:
-            return f"unquantized, {self.dtype}"
-        if not self.quantizers:
-            return f"weights decoded to {self.dtype}, inputs not quantized"
-        schemes = {
-            f"{'FP8' if s.num_bits == 8 else 'NVFP4'} {'dynamic' if s.dynamic else 'static'}"
-            for s in (quantizer.scheme for quantizer in self.quantizers.values())
-        }
-        kernel = (
-            f"weights decoded to {self.dtype}, inputs rounded to {' and '.join(sorted(schemes))}"
-        )
-        if any(found.kv_cache_quant_algo for found in self.form.declarations(self.checkpoint)):
-            kernel += "; KV cache not quantized"
-        if skipped:
-            kernel += f"; inputs of the experts in {len(skipped)} modules not quantized"
-        return kernel
 
 
 def kl_divergence(logits: Any, others: Any) -> float:

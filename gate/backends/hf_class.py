@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gate.backends import hf_gguf
 from gate.checkpoint import Checkpoint
 from gate.errors import BackendUnavailableError
 
@@ -29,6 +30,8 @@ def config(checkpoint: Checkpoint, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
     try:
+        if checkpoint.whole_file is not None:
+            return hf_gguf.config(checkpoint)
         config = AutoConfig.from_pretrained(
             checkpoint.path, trust_remote_code=trust_remote_code, local_files_only=True
         )
@@ -45,6 +48,8 @@ def model_class(checkpoint: Checkpoint, config: Any, trust_remote_code: bool) ->
     import transformers
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
+    if checkpoint.whole_file is not None:
+        return transformers.AutoModelForCausalLM._model_mapping[type(config)]
     names = [name for name in config.architectures or () if isinstance(name, str)]
     if not names:
         raise _unsupported(checkpoint, "config.json names no architectures")
@@ -78,6 +83,10 @@ def dtype(checkpoint: Checkpoint, config: Any) -> Any:
     """What `dtype="auto"` means: the configuration's, else that of the first stored float."""
     import torch
 
+    if checkpoint.whole_file is not None:
+        # No key says in which dtype the model was trained. Nearly all are BF16, and so is the
+        # reference that it is held against: in any other, rounding would add to the difference.
+        return torch.bfloat16
     if config.dtype is not None:
         return config.dtype
     floats = (i.dtype for i in checkpoint.tensors.values() if i.dtype in {"BF16", "F16"})

@@ -2,112 +2,19 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from gate.activations import (
-    E2M1_MAX,
-    E4M3_MAX,
-    Order,
-    all_rounded,
-    fake_quantize,
-    look_up,
-    quantize,
-)
+from gate.activations import implemented, named
 from gate.backends.hf_names import Names
+from gate.backends.hf_rounding import InputQuantizer, LowRank, Rounding
 from gate.codes import decode_float
 from gate.errors import BackendError
-from gate.quantization import QuantizedLayer, Role, Scheme
+from gate.quantization import QuantizedLayer, Role
 
-if TYPE_CHECKING:
-    import torch
-
-
-@dataclass
-class Rounding:
-    """How every input is rounded at the moment.
-
-    Attributes:
-        counting: Whether codes are compared with those of the other order.
-        changed, codes: What was counted: codes that differ, and all.
-    """
-
-    order: Order = "runtime"
-    counting: bool = False
-    changed: int = 0
-    codes: int = 0
-
-
-class InputQuantizer:
-    """Rounds the inputs of one module.
-
-    Args:
-        scheme: How.
-        input_scale: float32 scalar; None where no scale is stored.
-        rounding: Shared by all quantizers of a model.
-
-    Attributes:
-        observer: Told every input before it is rounded; None for nobody.
-    """
-
-    def __init__(
-        self, scheme: Scheme, input_scale: "torch.Tensor | None", rounding: Rounding
-    ) -> None:
-        self.scheme, self.input_scale, self.rounding = scheme, input_scale, rounding
-        self.observer: Callable[[torch.Tensor], None] | None = None
-        self._rounded: dict[torch.dtype, torch.Tensor] = {}
-
-    @property
-    def largest(self) -> float | None:
-        """The largest input that the stored scale can hold; None where none is stored."""
-        if self.input_scale is None:
-            return None
-        codes = E4M3_MAX if self.scheme.num_bits == 8 else E4M3_MAX * E2M1_MAX
-        return codes * float(self.input_scale)
-
-    def __call__(self, x: "torch.Tensor") -> "torch.Tensor":
-        """Quantize and dequantize `x`; gradients pass as if it were not rounded.
-
-        Codes that change with the order are counted where that is asked for.
-        """
-        if self.observer is not None:
-            self.observer(x)
-        if x.requires_grad:
-            return x + (self._rounding_of(x.detach()) - x.detach())
-        return self._rounding_of(x)
-
-    def _rounding_of(self, x: "torch.Tensor") -> "torch.Tensor":
-        # A scale on the device divides exactly; a Python number may be inverted first.
-        if self.input_scale is not None and self.input_scale.device != x.device:
-            self.input_scale = self.input_scale.to(x.device)
-        if self.rounding.counting:
-            ours, _ = quantize(x, self.scheme, self.input_scale, "runtime")
-            theirs, _ = quantize(x, self.scheme, self.input_scale, "modelopt")
-            self.rounding.changed += int((ours != theirs).sum())
-            self.rounding.codes += ours.numel()
-        rounded = self._all_rounded(x.dtype)
-        if rounded is not None:
-            return look_up(x, rounded)
-        return fake_quantize(x, self.scheme, self.input_scale, self.rounding.order)
-
-    def _all_rounded(self, dtype: "torch.dtype") -> "torch.Tensor | None":
-        """All values rounded beforehand, where each is rounded by itself and has 16 bits."""
-        by_itself = (self.scheme.type, self.scheme.num_bits) == ("float", 8)
-        if self.input_scale is None or not by_itself or self.scheme.strategy != "tensor":
-            return None
-        if self.rounding.order != "runtime" or dtype.itemsize != 2:
-            return None
-        if dtype not in self._rounded:
-            self._rounded[dtype] = all_rounded(dtype, self.scheme, self.input_scale)
-        return self._rounded[dtype]
-
-    def before(self, module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The module's forward pre-hook."""
-        x, *rest = args
-        return (self(x), *rest)
+OFF = "Set activations: off in the settings to measure the weights alone."
 
 
 def attach(
@@ -127,21 +34,34 @@ def attach(
     Raises:
         BackendError: A layer's module was not found.
     """
+    import torch
+
     quantizers: dict[str, InputQuantizer] = {}
     skipped = []
-    experts: dict[str, dict[str, InputQuantizer]] = defaultdict(dict)
+    experts: dict[str, dict[str, InputQuantizer | None]] = defaultdict(dict)
     for parameter, group in _by_parameter(model, layers).items():
         quantizer = _quantizer(group, rounding)
         module_name, _, name = parameter.rpartition(".")
-        module = model.get_submodule(module_name)
-        if name == "weight":
-            module.register_forward_pre_hook(quantizer.before)
-            quantizers[parameter] = quantizer
-        else:
+        if name != "weight":
             experts[module_name][name] = quantizer
+            continue
+        if quantizer is None:
+            raise BackendError(
+                f"{parameter} is made of layers that quantize the input that they share in "
+                f"different ways: {', '.join(layer.name for layer in group)}",
+                OFF,
+            )
+        module = model.get_submodule(module_name)
+        if Role.LORA_A in group[0].tensors:
+            down, up = (_factors(group[0], role) for role in (Role.LORA_A, Role.LORA_B))
+            LowRank(torch.from_numpy(down), torch.from_numpy(up), quantizer).attach(module)
+        else:
+            module.register_forward_pre_hook(quantizer.before)
+        quantizers[parameter] = quantizer
     for module_name, found in experts.items():
-        if _attach_experts(model.get_submodule(module_name), found):
-            quantizers |= {f"{module_name}.{name}": q for name, q in found.items()}
+        known = {name: quantizer for name, quantizer in found.items() if quantizer is not None}
+        if _attach_experts(model.get_submodule(module_name), known):
+            quantizers |= {f"{module_name}.{name}": q for name, q in known.items()}
         else:
             skipped.append(module_name)
     return quantizers, tuple(skipped)
@@ -164,8 +84,10 @@ def _attach_experts(module: Any, quantizers: Mapping[str, InputQuantizer]) -> bo
     return True
 
 
-def _quantizer(layers: Sequence[QuantizedLayer], rounding: Rounding) -> InputQuantizer:
+def _quantizer(layers: Sequence[QuantizedLayer], rounding: Rounding) -> InputQuantizer | None:
     """One quantizer for layers that share an input: they take the largest scale.
+
+    None where they round or smooth it in different ways, or multiply it unrounded too.
 
     Source: vLLM and TensorRT-LLM for fused projections and for experts.
     """
@@ -173,22 +95,49 @@ def _quantizer(layers: Sequence[QuantizedLayer], rounding: Rounding) -> InputQua
     assert scheme is not None, "only layers with quantized inputs are grouped"
     import torch
 
-    scales = [
-        float(
-            decode_float(
-                layer.read(Role.INPUT_SCALE), layer.tensors[Role.INPUT_SCALE].dtype, np
-            ).max()
+    if not implemented(scheme):
+        kind = named(scheme) if scheme.symmetric else f"asymmetric {named(scheme)}"
+        raise BackendError(
+            f"{layers[0].name} quantizes its input to {kind} by {scheme.strategy}, which is not "
+            "emulated",
+            OFF,
         )
-        for layer in layers
-        if Role.INPUT_SCALE in layer.tensors
-    ]
-    scale = torch.tensor(np.max(scales), dtype=torch.float32) if scales else None
-    if scale is None and scheme.strategy != "token":
+    scales = [found for layer in layers if (found := _input_scale(layer)) is not None]
+    if not scales and (scheme.strategy == "tensor_group" or not scheme.dynamic):
         raise BackendError(
             f"{layers[0].name} is quantized as {layers[0].algo} and has no input_scale",
             "Calibrate and export again, or set activations: off in the settings.",
         )
-    return InputQuantizer(scheme, scale, rounding)
+    factors = [_factors(layer, Role.PRE_QUANT_SCALE) for layer in layers]
+    ways = {
+        (layer.input_scheme, None if found is None else found.tobytes())
+        for layer, found in zip(layers, factors, strict=True)
+    }
+    if len(ways) > 1 or (len(layers) > 1 and any(Role.LORA_A in each.tensors for each in layers)):
+        return None
+    return InputQuantizer(
+        scheme,
+        torch.tensor(np.max(scales), dtype=torch.float32) if scales else None,
+        rounding,
+        None if factors[0] is None else torch.from_numpy(factors[0]),
+    )
+
+
+def _input_scale(layer: QuantizedLayer) -> float | None:
+    """The stored scale of a layer's input; None where none is stored."""
+    found = _factors(layer, Role.INPUT_SCALE)
+    if found is None:
+        divisor = _factors(layer, Role.INPUT_GLOBAL_DIVISOR)
+        found = None if divisor is None else 1 / divisor
+    return None if found is None else float(found.max())
+
+
+def _factors(layer: QuantizedLayer, role: Role) -> np.ndarray | None:
+    """A stored tensor's values, float32; None where there is none."""
+    if role not in layer.tensors:
+        return None
+    found: np.ndarray = decode_float(layer.read(role), layer.tensors[role].dtype, np)
+    return found
 
 
 def _by_parameter(model: Any, layers: Iterable[QuantizedLayer]) -> dict[str, list[QuantizedLayer]]:
@@ -199,13 +148,13 @@ def _by_parameter(model: Any, layers: Iterable[QuantizedLayer]) -> dict[str, lis
     for layer in layers:
         if layer.input_scheme is None:
             continue
-        name = layer.tensors[Role.WEIGHT].name
+        name = layer.parameter
         parameter, _ = names.parameter(name)
         if parameter is not None:
             found[parameter].append(layer)
         elif not any(re.search(pattern, name) for pattern in ignored):
             raise BackendError(
                 f"no module of {type(model).__name__} takes the weight {name}",
-                "Set activations: off in the settings to measure the weights alone.",
+                OFF,
             )
     return found

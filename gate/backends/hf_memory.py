@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from gate.architecture import Architecture
 from gate.checkpoint import Checkpoint
-from gate.errors import OutOfMemoryError
+from gate.errors import BackendUnavailableError, OutOfMemoryError
 from gate.fit.memory import COMPUTED_BYTES, kv_values
 from gate.quantization import Format
 
 if TYPE_CHECKING:
     import torch
+
+OFFLOAD = "let the host's memory hold the rest, which is slow: memory: offload"
+
+NAMED = 3
+"""Modules named in a message."""
 
 HEADROOM = 1.2
 """Device memory per byte of weights: activations and the KV cache need the rest."""
@@ -35,16 +40,106 @@ Reserve = Callable[[int], Mapping[int, int]]
 
 
 def placement(
-    checkpoint: Checkpoint, form: Format | None, bytes_per_parameter: int, reserve: Reserve
+    checkpoint: Checkpoint,
+    form: Format | None,
+    dtype: "torch.dtype",
+    outline: Callable[[], Any],
+    reserve: Reserve,
+    *,
+    offload: bool = False,
 ) -> dict[str, Any]:
-    """Where the weights go: the CUDA devices that are reserved for them; else the CPU."""
+    """Where decoded weights go: the CUDA devices that are reserved for them; else the CPU.
+
+    Args:
+        dtype: Of the decoded weights.
+        outline: Makes the model on the meta device; asked where one device does not hold it.
+        reserve: See `Reserve`.
+        offload: Whether the host's memory takes what the devices do not hold.
+
+    Raises:
+        BackendUnavailableError: Modules of the model find no place.
+    """
+    import psutil
+    import torch
+
+    from gate.size import decoded_bytes
+
+    if not torch.cuda.is_available():
+        return {}
+    needed = int(HEADROOM * decoded_bytes(checkpoint, form, dtype.itemsize))
+    chosen = reserve(needed)
+    fits = sum(chosen.values()) >= needed
+    if len(chosen) == 1 and fits:
+        return {"device_map": {"": next(iter(chosen))}}
+    host = int(FILLED * psutil.virtual_memory().available) if offload and not fits else None
+    return {"device_map": divided(outline(), chosen, dtype, host)}
+
+
+def divided(
+    model: Any, room: Mapping[int, int], dtype: "torch.dtype", host_bytes: int | None = None
+) -> dict[str, int | str]:
+    """Which device holds which modules of a model that takes more than one.
+
+    Args:
+        model: On the meta device.
+        room: CUDA devices, each with its free bytes.
+        dtype: Of the weights.
+        host_bytes: What the host's memory may take; None for nothing.
+
+    Returns:
+        Module's name to the index of its device, or to "cpu".
+
+    Raises:
+        BackendUnavailableError: Modules find no place, with their bytes.
+    """
+    from accelerate import infer_auto_device_map
+    from accelerate.utils import get_balanced_memory
+
+    whole = model._no_split_modules
+    whole = None if whole is None else sorted(whole)
+    model.tie_weights()
+    if host_bytes is None:
+        # As full as each other: what is computed beside the weights takes room on all of them.
+        limits = get_balanced_memory(model, dict(room), whole, dtype)
+    else:
+        limits = {index: int(free / HEADROOM) for index, free in room.items()}
+        limits["cpu"] = host_bytes
+    found = infer_auto_device_map(model, limits, whole, dtype)
+    outside = [name for name, place in found.items() if place not in limits]
+    if outside:
+        held = {parameter for name in outside for parameter in _below(model, name)}
+        count = sum(parameter.numel() for parameter in held) * dtype.itemsize
+        named = ", ".join(outside[:NAMED]) + (", ..." if len(outside) > NAMED else "")
+        where = "the GPUs" if host_bytes is None else "the GPUs and the host's memory"
+        raise BackendUnavailableError(
+            f"{count / 2**30:.1f} GiB of the model ({named}) find no room on {where}: "
+            f"{', '.join(f'{free / 2**30:.1f} GiB free on GPU {i}' for i, free in room.items())}, "
+            "and a layer lies on one device",
+            "Use more or larger GPUs" + ("" if host_bytes is not None else f", or {OFFLOAD}") + ".",
+        )
+    return dict(found)
+
+
+def offloaded(model: Any) -> str:
+    """What a kernel's name says of a model of which the host's memory holds a part."""
+    part = "cpu" in getattr(model, "hf_device_map", {}).values()
+    return "; weights partly in the host's memory" if part else ""
+
+
+def _below(model: Any, name: str) -> "Iterator[torch.Tensor]":
+    """The parameters of a module, or the one of that name."""
+    for parameter, value in model.named_parameters(remove_duplicate=False):
+        if not name or parameter == name or parameter.startswith(f"{name}."):
+            yield value
+
+
+def on_devices(weights: int, reserve: Reserve) -> dict[str, Any]:
+    """The CUDA devices that are reserved for so many bytes of weights; else the CPU."""
     import torch
 
     if not torch.cuda.is_available():
         return {}
-    from gate.size import decoded_bytes
-
-    chosen = reserve(int(HEADROOM * decoded_bytes(checkpoint, form, bytes_per_parameter)))
+    chosen = reserve(int(HEADROOM * weights))
     if len(chosen) == 1:
         return {"device_map": {"": next(iter(chosen))}}
     return {"device_map": "auto", "max_memory": chosen}

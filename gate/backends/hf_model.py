@@ -8,12 +8,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gate.backends import hf_class, hf_memory
+from gate import ggml
+from gate.backends import hf_class, hf_gguf, hf_memory
 from gate.checkpoint import Checkpoint, TensorInfo
 from gate.errors import (
     BackendError,
@@ -52,6 +52,7 @@ def load(
     *,
     reserve: hf_memory.Reserve,
     trust_remote_code: bool = False,
+    offload: bool = False,
     progress: LoadProgress | None = None,
 ) -> Any:
     """The model of a checkpoint in the dtype of its configuration, in evaluation mode.
@@ -61,10 +62,11 @@ def load(
         form: How its quantized weights are stored; None for an unquantized checkpoint.
         reserve: Asked for CUDA devices, where there are any.
         trust_remote_code: Whether the checkpoint's own Python may run.
+        offload: Whether the host's memory takes what CUDA devices do not hold.
         progress: Told after every tensor.
 
     Raises:
-        BackendUnavailableError: The installed transformers lacks the architecture.
+        BackendUnavailableError: transformers lacks the architecture, or the devices the room.
         CheckpointError: A weight is missing, superfluous or of another shape.
         OutOfMemoryError: Memory ran out while they were loaded.
     """
@@ -72,29 +74,36 @@ def load(
         config = hf_class.config(checkpoint, trust_remote_code)
         model_class = hf_class.model_class(checkpoint, config, trust_remote_code)
         dtype = hf_class.dtype(checkpoint, config)
-        options: dict[str, Any] = {
-            "config": config,
-            "output_loading_info": True,
-            "ignore_mismatched_sizes": True,  # they are reported below, with all others
-            **hf_memory.placement(checkpoint, form, dtype.itemsize, reserve),
-        }
+        outline = partial(_outline, model_class, config)
+        placed = hf_memory.placement(checkpoint, form, dtype, outline, reserve, offload=offload)
+        # Sizes that do not fit are reported below, with all else.
+        options: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        options |= {"config": config, **placed}
         failures: list[Exception] = []
         try:
             if form is None:
                 path, where = checkpoint.path, {"use_safetensors": True, "local_files_only": True}
                 model, info = model_class.from_pretrained(path, dtype="auto", **where, **options)
             else:
-                tensors = lazy_tensors(checkpoint, form, dtype, progress, failures)
-                model, info = model_class.from_pretrained(
-                    None, state_dict=tensors, dtype=dtype, **options
-                )
+                parameters = hf_gguf.parameters(checkpoint, form, model_class, config)
+                tensors = lazy_tensors(checkpoint, form, dtype, progress, failures, parameters)
+                options |= {"state_dict": tensors, "dtype": dtype}
+                model, info = model_class.from_pretrained(None, **options)
                 model.name_or_path = model.config.name_or_path = str(checkpoint.path)
-                model.generation_config = _generation_config(checkpoint.path)
+                model.generation_config = _generation_config(checkpoint)
         except (MemoryError, *hf_class.MALFORMED) as error:
             # transformers notes only the text of what went wrong while it converted.
             raise load_error(checkpoint, failures[0] if failures else error) from error
     require_complete(checkpoint, model_class.__name__, info)
     return model
+
+
+def _outline(model_class: Any, config: Any) -> Any:
+    """The model's modules without their weights."""
+    import torch
+
+    with torch.device("meta"):
+        return model_class(config)
 
 
 def load_error(checkpoint: Checkpoint, cause: Exception) -> GateError:
@@ -108,10 +117,14 @@ def load_error(checkpoint: Checkpoint, cause: Exception) -> GateError:
 
 
 class LazyTensor:
-    """What transformers takes for a slice of a file: read and decoded when it is indexed."""
+    """What transformers takes for a slice of a file: read and decoded when it is indexed.
 
-    def __init__(self, read: "Callable[[], torch.Tensor]") -> None:
-        self._read = read
+    Attributes:
+        nbytes: Of what is stored.
+    """
+
+    def __init__(self, read: "Callable[[], torch.Tensor]", nbytes: int) -> None:
+        self._read, self.nbytes = read, nbytes
 
     def __getitem__(self, index: Any) -> "torch.Tensor":
         return self._read()[index]
@@ -123,39 +136,72 @@ def lazy_tensors(
     dtype: "torch.dtype",
     progress: LoadProgress | None,
     failures: list[Exception],
+    parameters: hf_gguf.Parameters | None = None,
 ) -> dict[str, LazyTensor]:
     """Parameter name to slice, companions of quantized weights left out.
 
-    What goes wrong while reading is added to `failures`.
-    """
-    import torch
+    What goes wrong while reading is added to `failures`; `parameters` are those of a GGUF file.
 
-    layers = {
-        layer.tensors[Role.WEIGHT].name: layer for layer in quantized_layers(checkpoint, form)
-    }
-    stored = weights(checkpoint, form)
+    Raises:
+        CheckpointError: Two tensors are the same parameter.
+    """
+    if parameters is None:
+        sources = _sources(checkpoint, form, dtype)
+    else:
+        sources = {
+            name: (partial(parameters.read, name, dtype), parameters.nbytes(name))
+            for name in parameters.shapes
+        }
     lock = threading.Lock()
     done = 0
 
-    def read(info: TensorInfo) -> "torch.Tensor":
+    def read(decoded: "Callable[[], torch.Tensor]") -> "torch.Tensor":
         nonlocal done
         # transformers reads with several threads: the lock keeps one float32 tensor in memory.
         with lock:
-            layer = layers.get(info.name)
             try:
-                if form is None or layer is None:
-                    tensor = _stored(checkpoint, info)
-                else:
-                    tensor = torch.from_numpy(form.dequantize(layer, np)).to(dtype)
+                tensor = decoded()
             except Exception as error:
                 failures.append(error)
                 raise
             done += 1
             if progress:
-                progress(done, len(stored))
+                progress(done, len(sources))
         return tensor
 
-    return {info.name: LazyTensor(partial(read, info)) for info in stored}
+    return {
+        name: LazyTensor(partial(read, decoded), nbytes)
+        for name, (decoded, nbytes) in sources.items()
+    }
+
+
+def _sources(
+    checkpoint: Checkpoint, form: Format | None, dtype: "torch.dtype"
+) -> "dict[str, tuple[Callable[[], torch.Tensor], int]]":
+    """Parameter name to what reads and decodes it, and to the bytes that are stored of it."""
+    layers = {
+        layer.tensors[Role.WEIGHT].name: layer for layer in quantized_layers(checkpoint, form)
+    }
+
+    def decoded(info: TensorInfo) -> "torch.Tensor":
+        import torch
+
+        layer = layers.get(info.name)
+        if form is None or layer is None:
+            return _stored(checkpoint, info)
+        tensor = torch.from_numpy(form.dequantize(layer, np)).to(dtype)
+        return tensor.mT.contiguous() if layer.transposed else tensor
+
+    found: dict[str, tuple[Callable[[], torch.Tensor], int]] = {}
+    for info in weights(checkpoint, form):
+        name = layers[info.name].parameter if info.name in layers else info.name
+        if name in found:
+            raise CheckpointError(
+                f"{checkpoint.source} holds {name} twice, once as {info.name}",
+                "Export the checkpoint again into an empty directory.",
+            )
+        found[name] = (partial(decoded, info), info.nbytes)
+    return found
 
 
 def _stored(checkpoint: Checkpoint, info: TensorInfo) -> "torch.Tensor":
@@ -172,10 +218,13 @@ def _stored(checkpoint: Checkpoint, info: TensorInfo) -> "torch.Tensor":
     return torch.from_numpy(raw).view(getattr(torch, hf_class.TORCH_DTYPES[info.dtype]))
 
 
-def _generation_config(path: Path) -> Any:
+def _generation_config(checkpoint: Checkpoint) -> Any:
     """What transformers generates by when it loads from the directory itself."""
     from transformers import GenerationConfig
 
+    path = checkpoint.path
+    if checkpoint.whole_file is not None:
+        return GenerationConfig(eos_token_id=list(ggml.end_tokens(checkpoint.metadata)) or None)
     if (path / "generation_config.json").is_file():
         return GenerationConfig.from_pretrained(path, local_files_only=True)
     return GenerationConfig.from_pretrained(

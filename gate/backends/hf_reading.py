@@ -7,9 +7,6 @@ import numpy as np
 from gate.drift import Reading
 from gate.errors import BackendError, NonFiniteLogitsError
 
-BATCH_TOKENS = 2048
-"""Tokens that are read together, at least one window."""
-
 CHUNK_LOGITS = 1 << 24
 """Logits that are float32 at a time, 64 MiB: those of a window of 8,192 would take gigabytes."""
 

@@ -25,7 +25,8 @@ def generate(model: Any, tokenizer: Any, workload: Workload, clock: Clock) -> Ge
     for device in cuda:
         torch.cuda.reset_peak_memory_stats(device)
         torch.cuda.synchronize(device)
-    prompts = torch.from_numpy(random_prompts(model, tokenizer, workload)).to(model.device)
+    known = len(model.get_input_embeddings().weight)
+    prompts = torch.from_numpy(random_prompts(known, tokenizer, workload)).to(model.device)
     ticks = Ticks(clock)
     what = f"generating {workload.batch} sequences together for their speed"
     with hf_model.quiet(), hf_memory.guarded(what), torch.inference_mode():
@@ -74,9 +75,13 @@ class Ticks:
         """Nothing is held back."""
 
 
-def random_prompts(model: Any, tokenizer: Any, workload: Workload) -> np.ndarray:
-    """Ordinary tokens, each as likely: int64, shape (batch, prompt_tokens)."""
-    size = min(len(tokenizer), len(model.get_input_embeddings().weight))
+def random_prompts(known: int, tokenizer: Any, workload: Workload) -> np.ndarray:
+    """Ordinary tokens, each as likely: int64, shape (batch, prompt_tokens).
+
+    Args:
+        known: Tokens that the model has a row for.
+    """
+    size = min(len(tokenizer), known)
     added = np.fromiter(tokenizer.added_tokens_decoder, dtype=np.int64)
     ordinary = np.setdiff1d(np.arange(size, dtype=np.int64), added)
     draw = partial(np.random.default_rng(workload.seed).choice, ordinary)

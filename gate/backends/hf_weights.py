@@ -6,7 +6,7 @@ from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gate.backends import hf_class, hf_model
+from gate.backends import hf_class, hf_gguf, hf_model
 from gate.backends.hf_names import Names
 from gate.checkpoint import Checkpoint
 from gate.errors import BackendUnavailableError, GateError
@@ -44,7 +44,8 @@ def outline(
         config = hf_class.config(checkpoint, trust_remote_code)
         model_class = hf_class.model_class(checkpoint, config, trust_remote_code)
         dtype = dtype or hf_class.dtype(checkpoint, config)
-        shapes = _shapes(checkpoint, form, dtype)
+        parameters = hf_gguf.parameters(checkpoint, form, model_class, config)
+        shapes = _shapes(checkpoint, form, dtype, parameters)
         try:
             model, info = model_class.from_pretrained(
                 None,
@@ -63,11 +64,19 @@ def outline(
 
 
 def _shapes(
-    checkpoint: Checkpoint, form: Format | None, dtype: "torch.dtype"
+    checkpoint: Checkpoint,
+    form: Format | None,
+    dtype: "torch.dtype",
+    parameters: hf_gguf.Parameters | None,
 ) -> dict[str, "torch.Tensor"]:
     """Name to a tensor on the meta device, as it will be once it is decoded."""
     import torch
 
+    if parameters is not None:
+        return {
+            name: torch.empty(shape, dtype=dtype, device="meta")
+            for name, shape in parameters.shapes.items()
+        }
     quantized = {
         layer.tensors[Role.WEIGHT].name: layer
         for layer in hf_model.quantized_layers(checkpoint, form)
@@ -81,7 +90,8 @@ def _shapes(
         elif layer.shape is None:
             raise unstreamable(checkpoint, f"the shape of {layer.name} is not in its header")
         else:
-            shapes[info.name] = torch.empty(layer.shape, dtype=dtype, device="meta")
+            decoded = torch.empty(layer.shape, dtype=dtype, device="meta")
+            shapes[layer.parameter] = decoded.mT if layer.transposed else decoded
     return shapes
 
 
@@ -122,7 +132,8 @@ class Weights:
         from transformers.core_model_loading import dot_natural_key
 
         self._checkpoint, self._model, self._device = checkpoint, model, device
-        self._tensors = hf_model.lazy_tensors(checkpoint, form, model.dtype, None, [])
+        parameters = hf_gguf.parameters(checkpoint, form, type(model), model.config)
+        self._tensors = hf_model.lazy_tensors(checkpoint, form, model.dtype, None, [], parameters)
         self._meta: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
         # A tied parameter is one object under several names, of which one is stored.
         self._aliases: dict[int, list[str]] = defaultdict(list)
@@ -147,8 +158,7 @@ class Weights:
 
     def stored_bytes(self, parameter: str) -> int:
         """What a parameter takes in the files; 0 for one that is another's by tying."""
-        stored = (name for name, _ in self._sources.get(parameter, ()))
-        return sum(self._checkpoint.tensors[name].nbytes for name in stored)
+        return sum(self._tensors[name].nbytes for name, _ in self._sources.get(parameter, ()))
 
     def load(self, names: Iterable[str]) -> None:
         """Decode these into the model, unless they are there.

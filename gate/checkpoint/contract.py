@@ -139,6 +139,15 @@ class Checkpoint:
         return self.container.read(self.store, info)
 
     @property
+    def whole_file(self) -> str | None:
+        """The file that describes the model, the first of a series; None where config.json does.
+
+        So GGUF files do: they hold tokenizer, chat template and configuration as well.
+        """
+        whole = self.container is not None and self.container.index_suffix is None
+        return min(self.weight_files, default=None) if whole else None
+
+    @property
     def local(self) -> bool:
         """Whether the weights lie on this machine; of a remote checkpoint only scales are read."""
         return isinstance(self.store, Directory)

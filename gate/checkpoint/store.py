@@ -54,6 +54,10 @@ class Directory:
         self.path = path
         self._open = lru_cache(maxsize=OPEN_FILES)(self._opened)
 
+    def __reduce__(self) -> tuple[type["Directory"], tuple[Path]]:
+        """Another process opens its files itself."""
+        return Directory, (self.path,)
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         """See `Store.names`."""

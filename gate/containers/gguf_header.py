@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from gate.checkpoint import Store
+from gate.ggml import LongArray
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -64,21 +65,6 @@ class EndsEarlyError(Exception):
     def __init__(self, needed: int) -> None:
         super().__init__(needed)
         self.needed = needed
-
-
-@dataclass(frozen=True)
-class LongArray:
-    """An array that was measured and not kept.
-
-    Attributes:
-        type: Number of the elements' value type.
-    """
-
-    type: int
-    length: int
-
-    def __len__(self) -> int:
-        return self.length
 
 
 class TensorEntry(NamedTuple):
@@ -216,14 +202,16 @@ class _Cursor:
             if length <= min(KEPT_NUMBERS, self._numbers_left):
                 self._numbers_left -= length
                 return list(self.numbers(code, length))
+            begin = self.position
             self._skip(length * struct.calcsize(f"<{code}"))
-            return LongArray(kind, length)
+            return LongArray(kind, length, begin, self.position)
         if kind != STRING:  # an array of arrays among them: no runtime reads one
             raise MalformedError(f"has an array of values of type {kind}")
         self._elements_left -= _bounded(length, self._elements_left, "strings in arrays")
         if length > KEPT_STRINGS:
+            begin = self.position
             self._skip_strings(length)
-            return LongArray(kind, length)
+            return LongArray(kind, length, begin, self.position)
         return [self.value(kind) for _ in range(length)]
 
     def _skip(self, count: int) -> None:

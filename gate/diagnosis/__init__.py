@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from gate import drift, preflight, reference, terminal
-from gate.backends import hf_reading
 from gate.backends.hf import Hf
 from gate.backends.hf_shelf import Shelf
 from gate.checkpoint import Checkpoint
@@ -83,5 +82,5 @@ def _batches(windows: np.ndarray, most: int) -> Sequence[np.ndarray]:
     """Windows evenly spread over a text's, as many together as are read at a time."""
     count = min(most, len(windows))
     chosen = windows[np.linspace(0, len(windows) - 1, count).round().astype(int)]
-    size = max(1, hf_reading.BATCH_TOKENS // windows.shape[1])
+    size = drift.together(windows.shape[1])
     return [chosen[start : start + size] for start in range(0, count, size)]

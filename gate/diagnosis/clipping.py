@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from gate.backends.hf_inputs import InputQuantizer
+from gate.backends.hf_rounding import InputQuantizer
 
 if TYPE_CHECKING:
     from torch import Tensor

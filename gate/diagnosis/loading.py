@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gate import devices
-from gate.backends import hf_inputs, hf_memory, hf_model
-from gate.backends.hf_inputs import InputQuantizer
+from gate.backends import hf_inputs, hf_memory, hf_model, hf_rounding
 from gate.backends.hf_layers import Layers
+from gate.backends.hf_rounding import InputQuantizer
 from gate.backends.hf_stream import Streamed
 from gate.checkpoint import Checkpoint
 from gate.errors import BackendUnavailableError, CheckpointError
@@ -53,6 +53,8 @@ def loaded(
             "Compare its weights alone: gate lint CHECKPOINT --reference ORIGINAL",
         )
 
+    if checkpoint.whole_file is not None:
+        raise unsuited("a GGUF file's tensors are not called as the reference's modules are")
     with contextlib.ExitStack() as held, hf_memory.guarded("diagnosing"):
         model = hf_model.load(
             checkpoint,
@@ -76,7 +78,7 @@ def loaded(
         packed = hf_model.quantized_layers(checkpoint, form)
         quantizers: Mapping[str, InputQuantizer] = {}
         if settings.activations == "emulate":
-            quantizers, _ = hf_inputs.attach(model, packed, hf_inputs.Rounding())
+            quantizers, _ = hf_inputs.attach(model, packed, hf_rounding.Rounding())
         yield Pair(layers, packed, quantizers, streamed)
 
 

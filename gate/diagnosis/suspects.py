@@ -11,7 +11,7 @@ from gate.backends.hf_layers import Layers
 from gate.backends.hf_names import Names
 from gate.backends.hf_stream import Streamed
 from gate.checkpoint import Checkpoint
-from gate.quantization import QuantizedLayer, Role
+from gate.quantization import QuantizedLayer
 from gate.records import LayerError, ReferenceResult
 
 EVERYWHERE = -1
@@ -107,7 +107,7 @@ def _parameters(
     names = Names(model)
     found: dict[str, _Made] = defaultdict(_Made)
     for layer in packed:
-        parameter, _ = names.parameter(layer.tensors[Role.WEIGHT].name)
+        parameter, _ = names.parameter(layer.parameter)
         if parameter is not None:
             made = found[parameter]
             made.names.append(layer.name)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gate.errors import BackendUnavailableError, CheckpointError, SettingsError
-from gate.harness import task_files
+from gate.errors import BackendUnavailableError, CheckpointError, GateError, SettingsError
+from gate.harness import gguf_tokenizer, own, task_files
 from gate.offline import cached_only_if_unreachable
 from gate.settings import TaskRun
 
@@ -27,8 +27,15 @@ MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, Assert
 """What lm-eval raises on a task file or document that it cannot use."""
 
 
-def load_tokenizer(path: Path, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(
+    path: Path, trust_remote_code: bool = False, whole_file: str | None = None
+) -> Any:
     """The tokenizer of a checkpoint's directory, loaded as lm-eval loads it.
+
+    Args:
+        path: The directory.
+        trust_remote_code: Whether the checkpoint's own Python may run.
+        whole_file: The file that describes it, where there is one; see `Checkpoint`.
 
     Raises:
         CheckpointError: It cannot be loaded.
@@ -36,12 +43,16 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> Any:
     from transformers import AutoTokenizer
 
     try:
+        if whole_file is not None:
+            return gguf_tokenizer.load(path, whole_file)
         return AutoTokenizer.from_pretrained(
             str(path), trust_remote_code=trust_remote_code, use_fast=True
         )
-    except (OSError, ImportError, *MALFORMED) as error:
+    except GateError:
+        raise
+    except Exception as error:  # the package tokenizers raises nothing narrower
         raise CheckpointError(
-            f"the tokenizer of {path} cannot be loaded: {first_line(error)}",
+            f"the tokenizer of {path / (whole_file or '')} cannot be loaded: {first_line(error)}",
             "Copy the tokenizer files of the reference into the checkpoint.",
         ) from error
 
@@ -52,6 +63,8 @@ def task_file(run: TaskRun, root: Path, include_path: str | None) -> task_files.
     Raises:
         SettingsError: There is none, or it cannot be read.
     """
+    if run.options.scorer is not None:
+        return task_files.read(own.task_file(run.options.scorer), [])
     path = task_files.locate(run.task, root, include_path)
     if path is None:
         path = _indexed(run.task)

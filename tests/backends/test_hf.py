@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import VOCABULARY, export, llama, opened, qwen3_moe, vision_language
+from tiny_models import VOCABULARY, export, gpt_oss, llama, opened, qwen3_moe, vision_language
 
 from gate import activations
 from gate.backends.hf import Hf, kl_divergence
@@ -29,7 +29,9 @@ MODELS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "llama": (llama, {}),
     "moe": (qwen3_moe, {"max_shard_size": 100_000}),
     "vlm": (vision_language, {}),
+    "stacked": (gpt_oss, {}),
 }
+RENAMED = [name for name in MODELS if name != "stacked"]
 WINDOWS = (np.arange(96, dtype=np.int64).reshape(3, 32) * 11) % VOCABULARY
 
 
@@ -73,6 +75,7 @@ def decoded_copy(path: Path, to: Path) -> Path:
         tensors |= {name: t for name, t in stored.items() if not form.is_companion(name)}
     for layer in form.layers(checkpoint):
         decoded = torch.from_numpy(form.dequantize(layer, np)).to(torch.bfloat16)
+        decoded = decoded.mT.contiguous() if layer.transposed else decoded
         tensors[layer.tensors[Role.WEIGHT].name] = decoded
     save_file(tensors, to / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((path / "config.json").read_text())
@@ -91,7 +94,10 @@ def logits(loaded: Hf, windows: np.ndarray = WINDOWS) -> Any:
 def test_agrees_with_its_decoded_original(
     model: str, recipe: str, exported: Any, tmp_path: Path
 ) -> None:
-    """Dense, sharded MoE with fused experts, and vision-language with renamed modules."""
+    """Dense, sharded MoE with fused experts, vision-language with renamed modules, all in one.
+
+    The last holds all experts of a layer in one tensor, its inputs first.
+    """
     import torch
 
     path = exported(model, recipe)
@@ -103,7 +109,7 @@ def test_agrees_with_its_decoded_original(
         assert ours.kernel == "weights decoded to bfloat16, inputs not quantized"
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", RENAMED)
 def test_every_quantized_input_is_rounded(model: str, exported: Any) -> None:
     """Renamed and fused modules included; each with the stored scale."""
     path = exported(model, "FP8_DEFAULT")
@@ -185,18 +191,34 @@ def test_rounds_both_inputs_of_fused_experts(recipe: str, exported: Any) -> None
     )
 
 
-def test_equals_modelopts_model_in_memory(exported: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", ["FP8_DEFAULT", "FP8_DEFAULT+FP8_KV", "W4A8_NVFP4_FP8"])
+def test_equals_modelopts_model_in_memory(recipe: str, tmp_path: Path) -> None:
     """Same weights, amax and order of rounding as ModelOpt's own fake quantization: same logits."""
     import torch
 
     path = tmp_path / "export"
-    theirs = export(llama(), "FP8_DEFAULT", path)
+    theirs = export(llama(), recipe, path)
     with backend(path, "emulate") as ours, torch.inference_mode():
         share(ours, theirs)
         ours.rounding.order = "modelopt"
         assert kl_divergence(logits(ours)[0], theirs(torch.from_numpy(WINDOWS[:1])).logits[0]) == 0
         ours.rounding.order = "runtime"
         assert kl_divergence(logits(ours)[0], theirs(torch.from_numpy(WINDOWS[:1])).logits[0]) > 0
+
+
+@pytest.mark.parametrize("recipe", ["INT8_DEFAULT", "INT8_SMOOTHQUANT"])
+def test_is_near_modelopts_model_in_memory(recipe: str, tmp_path: Path) -> None:
+    """Nearer than rounding the inputs moves it: weights, smoothing and inputs."""
+    import torch
+
+    path = tmp_path / "export"
+    theirs = export(llama(), recipe, path)
+    with torch.inference_mode():
+        expected = theirs(torch.from_numpy(WINDOWS)).logits
+    with backend(path) as unrounded, backend(path, "emulate") as ours:
+        without, with_rounding = logits(unrounded), logits(ours)
+    distance = [float((found - expected).float().norm()) for found in (with_rounding, without)]
+    assert distance[0] < 0.75 * distance[1]
 
 
 def share(ours: Hf, theirs: Any) -> None:
@@ -207,6 +229,10 @@ def share(ours: Hf, theirs: Any) -> None:
         module.weight.copy_(ours.model.get_parameter(parameter))
         # Its own setter would round to the model's bfloat16.
         module.input_quantizer._amax = quantizer.input_scale * activations.E4M3_MAX
+    for name, module in ours.model.named_modules():
+        for kind, quantizer in zip("kv", getattr(module, "rounded_cache", ()), strict=False):
+            own = getattr(theirs.get_submodule(name), f"{kind}_bmm_quantizer")
+            own._amax = quantizer.input_scale * activations.E4M3_MAX
 
 
 def test_reads_windows_like_the_model(exported: Any) -> None:
@@ -306,7 +332,7 @@ def test_a_scale_of_the_wrong_shape_is_told(changed: Path) -> None:
 
     scale = "model.layers.0.mlp.up_proj.weight_scale"
     edit_weights(changed, lambda tensors: tensors.update({scale: torch.ones(3)}))
-    with pytest.raises(BackendError, match="cannot load"), backend(changed):
+    with pytest.raises(CheckpointError, match=f"{scale} has the shape"), backend(changed):
         pass
 
 

@@ -9,8 +9,8 @@ import pytest
 from checkpoints import build
 from tiny_models import opened
 
-from gate.backends import hf_reading
 from gate.backends.hf import Hf
+from gate.drift import reading
 from gate.errors import BackendError, OutOfMemoryError
 from gate.settings import DEFAULT
 
@@ -48,7 +48,7 @@ def test_fewer_windows_are_read_together_when_memory_runs_out(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Halved until they fit, what was read kept; one window that does not fit is an error."""
-    monkeypatch.setattr(hf_reading, "BATCH_TOKENS", 5 * 8)
+    monkeypatch.setattr(reading, "BATCH_TOKENS", 5 * 8)
     at = np.arange(7 * 7 * 3, dtype=np.int32).reshape(7, 7, 3) % VOCABULARY
     told: list[int] = []
     whole, tight = Small(path), Small(path, fits=2)
