@@ -6,7 +6,7 @@
 
 # torch's wheels bring CUDA's libraries; from the base comes how the host's driver gets in.
 ARG BASE_IMAGE=nvidia/cuda:13.0.2-base-ubuntu24.04
-ARG VLLM_IMAGE=vllm/vllm-openai:v0.24.0
+ARG VLLM_IMAGE=vllm/vllm-openai:v0.33.0
 
 FROM scratch AS bundle
 WORKDIR /
@@ -34,7 +34,7 @@ ARG UID=10001
 USER 0
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     --mount=type=cache,target=/root/.cache/pip \
-    sh /wheels/image/install.sh "$UID"
+    sh /wheels/image/install.sh "$UID" vllm.lock
 COPY --from=bundle / /opt/quant-gate/bundle/
 ENV PATH=/opt/quant-gate/bin:$PATH \
     HOME=/cache \
@@ -64,7 +64,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     --mount=type=cache,target=/root/.cache/pip \
-    sh /wheels/image/install.sh "$UID" "$TORCH_LOCK"
+    sh /wheels/image/install.sh "$UID" eval.lock "$TORCH_LOCK"
 COPY --from=bundle / /opt/quant-gate/bundle/
 ENV PATH=/opt/quant-gate/bin:$PATH \
     HOME=/cache \

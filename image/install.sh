@@ -1,11 +1,12 @@
 #!/bin/sh
-# Installs quant-gate, and what it evaluates with, into an image: install.sh UID [TORCH_LOCK]
+# Installs quant-gate, and what it evaluates with, into an image: install.sh UID LOCK [TORCH_LOCK]
 #
 # Without a lock for torch, the base's own is used and must be the same afterwards.
 set -eu
 
 uid=$1
-torch_lock=${2:-}
+lock=$2
+torch_lock=${3:-}
 here=$(dirname "$0")
 home=/opt/quant-gate
 
@@ -21,7 +22,7 @@ fi
 before=$(torch "$home/bin/python")
 # Two packages come as source: what builds them is locked as well, and nothing is resolved.
 "$home/bin/pip" install --no-deps --require-hashes -r "$here/build.lock"
-"$home/bin/pip" install --no-deps --no-build-isolation --require-hashes -r "$here/eval.lock"
+"$home/bin/pip" install --no-deps --no-build-isolation --require-hashes -r "$here/$lock"
 "$home/bin/pip" install --no-deps --no-index "$here"/../*.whl
 after=$(torch "$home/bin/python")
 if [ "$before" != "$after" ]; then

@@ -5,15 +5,15 @@ serves.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
 from gate import serving
 from gate.architecture import architecture
 from gate.backends import server_probe, server_replies
+from gate.backends.documents import Documents
 from gate.backends.server_client import Client
 from gate.checkpoint import Checkpoint
 from gate.drift import Reading
@@ -37,7 +37,7 @@ NAME_CHARS = 200
 """Longer names of models are cut where they are shown."""
 
 
-class Server:
+class Server(Documents):
     """Asks a server for answers and log-probabilities; see `evaluate.Backend`.
 
     Which model it serves and what it can be asked for is found out on construction.
@@ -69,8 +69,8 @@ class Server:
         **unused: object,
     ) -> None:
         assert settings.server is not None, "the settings ask for one with this backend"
-        self.checkpoint, self.settings = checkpoint, settings
-        self._harness, self._asked = harness, settings.server
+        super().__init__(checkpoint, harness, settings)
+        self._asked = settings.server
         self._client = Client(settings.server)
         self.model = server_probe.identity(self._client, settings.server)
         known = (self.model.context, architecture(checkpoint).context)
@@ -102,24 +102,18 @@ class Server:
 
     def able(self) -> tuple[Settings, tuple[str, ...]]:
         """The settings without what it cannot be asked for; see `serving.able`."""
-        return serving.able(self.settings, self.setups(), self.untold, self.context)
+        return serving.able(
+            self.settings,
+            self.setups(),
+            self.context,
+            untold=self.untold,
+            drift=serving.DRIFT,
+            speed=serving.SPEED,
+        )
 
     def setups(self) -> tuple[TaskSetup, ...]:
         """How each task is asked that this server can be asked for."""
-        found = self._harness.setups() if self._harness else ()
-        return tuple(each for each in found if self.untold is None or _writes(each))
-
-    def doc_ids(self, task: str) -> Sequence[int]:
-        """See `Backend.doc_ids`."""
-        return self._tasks.doc_ids(task)
-
-    def prompt(self, task: str, doc_id: int) -> str:
-        """See `Backend.prompt`; by api: chat it is what the server's own template should make."""
-        return self._tasks.prompt(task, doc_id)
-
-    def higher_is_better(self, task: str, metric: str) -> bool:
-        """See `Backend.higher_is_better`."""
-        return self._tasks.higher_is_better(task, metric)
+        return tuple(each for each in super().setups() if self.untold is None or _writes(each))
 
     def fitting(self) -> int:
         """Documents that keep the server busy; it has its own way to put them into batches."""
@@ -141,15 +135,6 @@ class Server:
         return self._client.all(
             lambda ids: server_probe.told(self._client, self.model.name, ids, doing), sequences
         )
-
-    @property
-    def bos(self) -> int | None:
-        """See `Backend.bos`."""
-        return tokens.bos(self.tokenizer)
-
-    def token_ids(self, text: str) -> np.ndarray:
-        """See `Backend.token_ids`."""
-        return tokens.token_ids(self.tokenizer, text)
 
     def read(
         self,
@@ -182,23 +167,8 @@ class Server:
         """A server rounds as it does."""
         return None
 
-    @cached_property
-    def tokenizer(self) -> Any:
-        """The checkpoint's own."""
-        if self._harness is not None:
-            return self._harness.tokenizer
-        from gate.harness import load_tokenizer
-
-        return load_tokenizer(self.checkpoint.path, self.settings.trust_remote_code)
-
-    @property
-    def _tasks(self) -> "Harness":
-        assert self._harness is not None, "tasks need a harness"
-        return self._harness
-
     def _untold(self) -> str | None:
-        tasks = self._harness.setups() if self._harness else ()
-        if not self.settings.perplexity_metrics and all(map(_writes, tasks)):
+        if not self.settings.perplexity_metrics and all(map(_writes, super().setups())):
             return None
         if self._asked.api == "chat":
             return "the chat API gives no log-probabilities of a prompt"

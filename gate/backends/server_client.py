@@ -3,10 +3,8 @@
 import ipaddress
 import json
 import os
-import queue
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
 from http.cookiejar import DefaultCookiePolicy
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from gate import __version__, web
+from gate.backends.parallel import parallel
 from gate.errors import BackendUnavailableError, ServerError, SettingsError
 from gate.plain import plain
 from gate.settings import Server
@@ -198,40 +197,6 @@ class Client:
             f"the server at {self.host} did not {doing} within {self._server.timeout_s} s",
             "Raise server.timeout_s, or lower server.concurrency: requests may wait in line.",
         )
-
-
-def parallel(ask: Callable[[Q], A], questions: Sequence[Q], workers: int) -> list[A]:
-    """As `map`, at most so many at a time; the first failure is raised at once.
-
-    The threads are daemons: a request that hangs keeps no process alive.
-    """
-    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[int, A | None, BaseException | None]] = queue.SimpleQueue()
-    stopped = threading.Event()
-    for number in range(len(questions)):
-        waiting.put(number)
-
-    def work() -> None:
-        while not stopped.is_set():
-            try:
-                number = waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                done.put((number, ask(questions[number]), None))
-            except BaseException as error:  # handed to whoever waits
-                stopped.set()
-                done.put((number, None, error))
-
-    for _ in range(min(workers, len(questions))):
-        threading.Thread(target=work, daemon=True).start()
-    answers: dict[int, Any] = {}
-    for _ in questions:
-        number, answer, error = done.get()
-        if error is not None:
-            raise error
-        answers[number] = answer
-    return [answers[number] for number in range(len(questions))]
 
 
 def _key(server: Server) -> str | None:

@@ -1,6 +1,6 @@
-"""A model behind a server, as lm-eval asks one: what is sent, and what comes back, in plain values.
+"""A model in a server or an engine, as lm-eval asks one: what is sent, and what comes back.
 
-Prompts are tokenized here exactly as for a model in this process.
+Prompts are tokenized here exactly as for a model of transformers in this process.
 """
 
 import functools
@@ -41,10 +41,15 @@ class Asked(NamedTuple):
 
 
 class Written(NamedTuple):
-    """An answer, and whether the model ended it; the string that ended it may still be there."""
+    """An answer, and whether the model ended it; the string that ended it may still be there.
+
+    Attributes:
+        tokens: How many the answer has, the end token not counted; None where nobody says.
+    """
 
     text: str
     ended: bool
+    tokens: int | None = None
 
 
 class Told(NamedTuple):
@@ -60,7 +65,7 @@ class Told(NamedTuple):
 
 
 class Remote(Protocol):
-    """Who asks the server."""
+    """Who asks it."""
 
     def write(self, asked: Sequence[Asked]) -> list[Written]:
         """An answer each, in order."""
@@ -74,10 +79,10 @@ class Remote(Protocol):
 def remote_model(
     remote: Remote, tokenizer: Any, context: int, conversations: Mapping[str, Conversation]
 ) -> Any:
-    """A model for lm-eval that asks a server; see `generation.LanguageModel`.
+    """A model for lm-eval that hands on what it is asked; see `generation.LanguageModel`.
 
     Args:
-        remote: Asks it.
+        remote: Asks the server or the engine.
         tokenizer: The checkpoint's own.
         context: Tokens of prompt and answer that the model was made for.
         conversations: Prompt to what it was made of.
@@ -108,7 +113,7 @@ def _class() -> type[Any]:
             super().__init__()
             self.remote, self.tokenizer = remote, tokenizer
             self.conversations = conversations
-            # A server that tells of a prompt writes one token more; HFLM reads one beyond.
+            # Who tells of a prompt writes one token more; HFLM reads one beyond.
             self.max_length = context - 2
             self.batch_size_per_gpu = 1
             self.generations: dict[str, list[Generation]] = {}
@@ -145,8 +150,8 @@ def _asked(lm: Any, prompt: str, options: dict[str, Any]) -> Asked:
     limit = int(kwargs.pop("max_gen_toks"))
     if not decoding.is_plain(kwargs):
         raise SettingsError(
-            "a task draws or changes its answers: a server is asked for the likeliest token each "
-            f"time, not for {', '.join(sorted(kwargs))}",
+            "a task draws or changes its answers, and this backend asks for the likeliest token "
+            f"each time, not for {', '.join(sorted(kwargs))}",
             "Leave the task out, or measure it with backend: hf.",
         )
     return Asked(prompt, lm.tok_encode(prompt), lm.conversations.get(prompt), stop, limit)
@@ -161,9 +166,12 @@ def _written(lm: Any, asked: Sequence[Asked]) -> list[str]:
     for one, written in zip(asked, lm.remote.write(asked), strict=True):
         text = postprocess_generated_text(written.text, [*one.stop, end], None)
         ended = written.ended or len(text) < len(written.text)
-        # What was written in other tokens than the text's may seem to be more.
-        tokens = min(len(lm.tok_encode(text, add_special_tokens=False)), one.max_tokens)
-        found = Generation(tokens if ended else one.max_tokens, ended)
+        tokens = written.tokens
+        if tokens is None:
+            # What was written in other tokens than the text's may seem to be more.
+            counted = min(len(lm.tok_encode(text, add_special_tokens=False)), one.max_tokens)
+            tokens = counted if ended else one.max_tokens
+        found = Generation(tokens, ended)
         lm.generations.setdefault(one.prompt, []).append(found)
         answers.append(text)
     return answers
@@ -173,12 +181,12 @@ def _scored(lm: Any, requests: Sequence[Any]) -> list[tuple[float, bool]]:
     """Log-probability of each continuation, and whether it is the greedy one.
 
     Raises:
-        SettingsError: One alone is longer than what the server takes.
+        SettingsError: One alone is longer than what the model takes.
     """
     longest = max(len(continuation) for _, _, continuation in requests)
     if longest > lm.max_length:
         raise SettingsError(
-            f"a choice has {longest:,} tokens, and the server takes {lm.max_length:,}",
+            f"a choice has {longest:,} tokens, and the model is served with {lm.max_length:,}",
             "Serve the model with a longer context, or leave the task out.",
         )
     # From the left, as HFLM cuts what is longer than the model's context.
