@@ -5,20 +5,16 @@ lm_eval/loggers/evaluation_tracker.py), version 0.4.13.
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from gate.errors import ImportedError
-from gate.evaluators.logged import Logged
+from gate.evaluators.logged import Logged, newest_results, parsed, points, unlike
 from gate.records import SampleScore, TaskResult, TaskSetup
 
-MAX_RESULTS_BYTES = 256 * 2**20
 MAX_LINE_BYTES = 64 * 2**20
-EXACT = 1e-9
-"""How close our mean must come to the logged one for a metric to be a mean over documents."""
 
 AGAIN = "Name the directory of --output_path, written with --log_samples."
 
@@ -35,8 +31,8 @@ def read(path: Path) -> Logged:
     Raises:
         ImportedError: Files are missing or are no such log, or no metric can be reproduced.
     """
-    file = _results_file(path)
-    results = _parsed(file)
+    file = newest_results(path, AGAIN)
+    results = parsed(file, AGAIN)
     setups, tasks, left_out = [], [], []
     try:
         named = [name for name in results["configs"] if name in results["task_hashes"]]
@@ -54,24 +50,6 @@ def read(path: Path) -> Logged:
         why = f": {left_out[0]}" if left_out else ""
         raise ImportedError(f"{file} holds no metric that is a mean over documents{why}", AGAIN)
     return logged
-
-
-def _results_file(path: Path) -> Path:
-    if path.is_file():
-        return path
-    found = sorted(path.rglob("results_*.json"), key=lambda file: file.name)
-    if not found:
-        raise ImportedError(f"{path} holds no results_*.json", AGAIN)
-    return found[-1]
-
-
-def _parsed(path: Path) -> Any:
-    try:
-        if path.stat().st_size > MAX_RESULTS_BYTES:
-            raise ImportedError(f"{path} is larger than results are", AGAIN)
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ImportedError(f"{path} cannot be read: {error}", AGAIN) from error
 
 
 def _log_of(results: Path, task: str) -> Path:
@@ -110,14 +88,14 @@ def _samples(path: Path, setup: TaskSetup) -> Found:
             raise ImportedError(f"{path} line {number}: document {doc_id} comes twice", AGAIN)
         seen.add((filter_name, doc_id))
         for metric in sample["metrics"]:
-            points = _points(sample.get(metric))
-            if points is not None:
+            earned = points(sample.get(metric))
+            if earned is not None:
                 score = SampleScore(
                     doc_id=doc_id,
                     doc_hash=sample["doc_hash"],
                     prompt_hash=sample["prompt_hash"],
-                    score=points[0],
-                    weight=points[1],
+                    score=earned[0],
+                    weight=earned[1],
                 )
                 found.setdefault((metric, filter_name), []).append(score)
     whole = {key: scores for key, scores in found.items() if len(scores) == setup.n_documents}
@@ -135,15 +113,6 @@ def _lines(path: Path) -> Iterator[Any]:
                 raise ImportedError(f"{path} is cut off or damaged: {error}", AGAIN) from error
 
 
-def _points(value: Any) -> tuple[float, float] | None:
-    """Points and how many there are; None for what is neither a number nor a list of them."""
-    if isinstance(value, bool | int | float):
-        return float(value), 1.0
-    if isinstance(value, list) and value and all(isinstance(v, bool | int | float) for v in value):
-        return math.fsum(value), float(len(value))
-    return None
-
-
 def _results(
     results: Mapping[str, Any], task: str, found: Found
 ) -> tuple[list[TaskResult], list[str]]:
@@ -159,13 +128,10 @@ def _results(
             higher_is_better=bool(results["higher_is_better"][task].get(metric, True)),
             samples=tuple(sorted(samples, key=lambda sample: sample.doc_id)),
         )
-        if isinstance(value, int | float) and math.isclose(result.value, value, abs_tol=EXACT):
-            kept.append(result)
+        if why := unlike(result, value, "lm-eval"):
+            left_out.append(why)
         else:
-            left_out.append(
-                f"{task} {result.label}: its samples give {result.value:.6g}, lm-eval {value}, "
-                "so it is no mean over documents"
-            )
+            kept.append(result)
     return kept, left_out
 
 

@@ -1,8 +1,11 @@
 """What the tokenizer and the chat template do at the beginning and at the end of an answer."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
+from gate import ggml
 from gate.checkpoint import Checkpoint
 from gate.checkpoint.files import read_json
 from gate.harness import tokens
@@ -18,6 +21,31 @@ MAX_TOKEN_CHARS = 60
 
 MAX_TAIL_CHARS = 1000
 """What a template may write behind an answer before its end is looked for in vain."""
+
+
+COMPARED_PROMPTS = 64
+"""Of a task, by whose tokens two tokenizers are compared: the next ones would say the same."""
+
+VARIED = (
+    "It's 1,234.5678 times; I'LL we've\t\ttabs\r\n\n\n    x_1 = f(y)[0] # ==> {'a': null}\n"
+    "caf\u00e9 cafe\u0301 \u00dcber \u0414\u0430 \u03a9 \u65e5\u672c\u8a9e\u6f22\u5b57"
+    "\u3001\ud55c\uad6d\uc5b4 \u0639\u0631\u0628\u064a \u0939\u093f\u0928\u094d\u0926\u0940"
+    "\U0001f642\U0001f469\u200d\U0001f4bb \u00a0\u2003 camelCaseWORDS 2024-01-31T00:00Z "
+    "http://a.b/c?d=e&f  -- ... !!! \u2014\u201cq\u201d $1\u00b2\u00bd \x00\ufeff end  "
+)
+"""What tokenizers treat in different ways: digits, white space, case, accents, scripts, marks."""
+
+
+def tokens_digest(tokenizer: Any, prompts: Sequence[str]) -> str:
+    """SHA-256 over what a tokenizer makes of prompts: the same for those that do the same.
+
+    Args:
+        tokenizer: The checkpoint's own.
+        prompts: A task's, of which `COMPARED_PROMPTS` are read.
+    """
+    texts = [VARIED, *prompts[:COMPARED_PROMPTS]]
+    found = [tokens.prompt_ids(tokenizer, text) for text in texts]
+    return hashlib.sha256(json.dumps(found).encode("ascii")).hexdigest()
 
 
 def facts(tokenizer: Any, checkpoint: Checkpoint, prompts: Sequence[str]) -> Prompting:
@@ -43,6 +71,8 @@ def facts(tokenizer: Any, checkpoint: Checkpoint, prompts: Sequence[str]) -> Pro
 
 
 def _declares_bos(checkpoint: Checkpoint) -> bool | None:
+    if checkpoint.whole_file is not None:
+        return None  # a key of the file, and what the tokenizer does by it, cannot differ
     config = read_json(checkpoint.store, "tokenizer_config.json", "", []) or {}
     declared = config.get("add_bos_token")
     return declared if isinstance(declared, bool) else None
@@ -92,6 +122,8 @@ def _ends(tokenizer: Any, checkpoint: Checkpoint) -> set[Any]:
     Source: https://huggingface.co/docs/transformers/main_classes/text_generation (without
     generation_config.json those of config.json).
     """
+    if checkpoint.whole_file is not None:
+        return {*ggml.end_tokens(checkpoint.metadata), tokenizer.eos_token_id}
     generation = checkpoint.generation_config
     config = checkpoint.text_config if generation is None else generation
     declared = config.get("eos_token_id")

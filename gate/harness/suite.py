@@ -10,14 +10,14 @@ from typing import Any, NamedTuple, Self
 
 from gate.checkpoint import Checkpoint
 from gate.errors import BackendError, SettingsError
-from gate.harness import loading, prompting, scoring, task_files, thinking
+from gate.harness import documents, loading, prompting, scoring, task_files, thinking
 from gate.harness.generation import LanguageModel, answer, recording, within_memory
 from gate.harness.points import by_instruction, raw
 from gate.harness.remote import Remote, remote_model
 from gate.harness.task import Task, build
 from gate.offline import cached_files
 from gate.records import Prompting, ScoredDocument, TaskSetup
-from gate.settings import Settings, TaskRun
+from gate.settings import PACKAGED, Settings, TaskRun, located
 
 
 class Harness:
@@ -60,7 +60,8 @@ class Harness:
         """The settings' tasks, by the checkpoint's own tokenizer; None where they have none."""
         if not settings.task_runs:
             return None
-        tokenizer = loading.load_tokenizer(checkpoint.path, settings.trust_remote_code)
+        own = checkpoint.path, settings.trust_remote_code, checkpoint.whole_file
+        tokenizer = loading.load_tokenizer(*own)
         further = settings.include_path, settings.allow_unsafe_tasks
         return cls(settings.task_runs, tokenizer, root, *further)
 
@@ -87,8 +88,14 @@ class Harness:
 
     def prompting(self, checkpoint: Checkpoint) -> Prompting:
         """How the prompts begin, and whether generation ends where the chat template does."""
-        firsts = [next(iter(task.instances.values()))[0] for task in self._tasks.values()]
-        return prompting.facts(self.tokenizer, checkpoint, [str(i.args[0]) for i in firsts])
+        asked = {
+            name: [str(instances[0].args[0]) for instances in task.instances.values()]
+            for name, task in self._tasks.items()
+        }
+        firsts = [prompts[0] for prompts in asked.values()]
+        digests = {name: prompting.tokens_digest(self.tokenizer, p) for name, p in asked.items()}
+        facts = prompting.facts(self.tokenizer, checkpoint, firsts)
+        return facts.model_copy(update={"tokens_digests": digests})
 
     def language_model(self, model: Any, batch_size: int = 1) -> LanguageModel:
         """lm-eval's wrapper around a loaded model; each call of `score` is one batch.
@@ -192,8 +199,11 @@ class Harness:
     def _build(self, run: TaskRun, file: task_files.TaskFile, root: Path) -> Task:
         path, digest = file.path, None
         if run.options.documents is not None:
-            path, digest = task_files.with_documents(
-                file, root / run.options.documents, Path(self._directory.name)
+            path, digest = documents.with_documents(
+                file,
+                located(root, run.options.documents),
+                Path(self._directory.name),
+                run.options.scorer,
             )
         return build(run, file, path, self.tokenizer, digest)
 
@@ -212,7 +222,8 @@ def probe(
         loading.load_task(run.task, file.path, dataset, model_path="")
         return f"data set {dataset}"
     with tempfile.TemporaryDirectory(prefix="quant-gate-") as directory:
-        task_files.with_documents(file, root / run.options.documents, Path(directory))
+        place = located(root, run.options.documents)
+        documents.with_documents(file, place, Path(directory), run.options.scorer)
     return run.options.documents
 
 
@@ -240,10 +251,13 @@ def sources(
     """
     file = _task_file(run, root, include_path, allow_unsafe_tasks)
     beside = (function.file for function in file.functions if function.file.is_file())
-    own = [p for p in (*file.files, *beside) if not p.is_relative_to(task_files.package())]
+    packages = (task_files.package(), Path(__file__).parent)
+    own = [p for p in (*file.files, *beside) if not any(map(p.is_relative_to, packages))]
     sentences = loading.sentence_data() if loading.needs_sentence_data(file) else None
     if run.options.documents is not None:
-        return Sources((*own, root / run.options.documents), (), sentences)
+        packaged = run.options.documents.startswith(PACKAGED)
+        local = () if packaged else (root / run.options.documents,)
+        return Sources((*own, *local), (), sentences)
     dataset = file.config.get("dataset_path")
     task = loading.load_task(run.task, file.path, dataset, model_path="")
     return Sources(tuple(own), cached_files(task.dataset, f"task {run.task}"), sentences)
@@ -254,7 +268,8 @@ def _task_file(
 ) -> task_files.TaskFile:
     file = loading.task_file(run, root, include_path)
     loading.prepare()
-    if not {run.task, file.config.get("task")} & set(allow_unsafe_tasks):
+    trusted = {run.task, file.config.get("task")} & set(allow_unsafe_tasks)
+    if run.options.scorer is None and not trusted:
         loading.refuse_unsafe(run.task, file)
     loading.require_scorer(file)
     return file

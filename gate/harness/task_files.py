@@ -2,9 +2,7 @@
 
 import difflib
 import functools
-import hashlib
 import importlib.util
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -230,71 +228,3 @@ def dangers(task: TaskFile, metrics: Collection[str]) -> list[str]:
         if isinstance(metric, str) and (entry.get("hf_evaluate") or metric not in metrics):
             found.append(f"fetches the metric {metric}")
     return found
-
-
-def with_documents(task: TaskFile, documents: Path, directory: Path) -> tuple[Path, str]:
-    """Write a task file that asks the same of local documents.
-
-    lm-eval 0.4.13 does not merge a dict of overrides over a named task, but a file may include
-    another. Few-shot examples come from the same documents, the one being asked left out, which
-    lm-eval does where both splits have one name.
-
-    Args:
-        documents: JSON Lines, one document a line, as the data set's rows.
-        directory: Where to write; also keeps the data set's cache, so that a changed file is
-            never answered from an older one.
-
-    Returns:
-        The written file, and the SHA-256 of the documents.
-
-    Raises:
-        SettingsError: The documents cannot be read.
-    """
-    content = _json_lines(documents)
-    digest = hashlib.sha256(content).hexdigest()
-    copy = directory / f"{digest}.jsonl"
-    copy.write_bytes(content)
-    fewshot = task.config.get("fewshot_config")
-    fewshot = fewshot if isinstance(fewshot, dict) else {}
-    splits = (
-        fewshot.get("split"),
-        task.config.get("test_split"),
-        task.config.get("validation_split"),
-    )
-    split = next((name for name in splits if name), "test")
-    written = {
-        "include": str(task.path),
-        "custom_dataset": None,
-        "dataset_path": "json",
-        "dataset_name": None,
-        "dataset_kwargs": {"data_files": {split: str(copy)}, "cache_dir": str(directory)},
-        "training_split": None,
-        "validation_split": None,
-        "test_split": split,
-        "fewshot_split": None if "samples" in fewshot else split,
-    }
-    name = hashlib.sha256(f"{task.path}{digest}".encode()).hexdigest()
-    path = directory / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(written), encoding="utf-8")
-    return path, digest
-
-
-def _json_lines(path: Path) -> bytes:
-    hint = "Write one JSON object a line."
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SettingsError(
-            f"documents {path} cannot be read: {error.strerror}", "Mend the path in `documents`."
-        ) from error
-    lines = [(n, line) for n, line in enumerate(content.split(b"\n"), 1) if line.strip()]
-    for number, line in lines:
-        try:
-            sound = isinstance(json.loads(line), dict)
-        except (ValueError, RecursionError):
-            sound = False
-        if not sound:
-            raise SettingsError(f"documents {path}, line {number}, is no JSON object", hint)
-    if not lines:
-        raise SettingsError(f"documents {path} is empty", hint)
-    return content
