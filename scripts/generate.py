@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import format_table
 import yaml
 from pydantic import BaseModel
 
@@ -34,7 +35,7 @@ SCHEMAS: dict[str, tuple[type[BaseModel], str]] = {
 VERBS = (
     "check", "eval", "lint", "compare", "diagnose", "calibrate", "init", "detect", "publish",
     "bundle", "report", "attest", "verify", "push", "baseline", "history", "dashboard", "import",
-    "explain", "list rules", "doctor", "demo",
+    "explain", "list rules", "list suites", "doctor", "demo",
 )  # fmt: skip
 
 
@@ -43,6 +44,7 @@ def generated() -> Iterator[tuple[Path, str]]:
     for name, (model, title) in SCHEMAS.items():
         yield ROOT / "schemas" / f"{name}.schema.json", schema(model, title)
     yield ROOT / "docs" / "rules.md", rule.manual(RULES)
+    yield ROOT / "docs" / "formats.md", format_table.page()
     readme = ROOT / "README.md"
     action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
     yield readme, with_inputs(with_help(readme.read_text(encoding="utf-8")), action)
