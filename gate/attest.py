@@ -37,7 +37,8 @@ def attest(reports: Path, checkpoint: Path) -> Statement:
         checkpoint: Its directory, whose every file is read.
 
     Raises:
-        AttestError: The report measured nothing, not everything, other bytes, or a server.
+        AttestError: The report measured nothing, not everything, other bytes, a server, or weights
+            that were quantized at load.
     """
     kept = stored(reports)
     files = digests.of(checkpoint, digests.shipped(checkpoint))
@@ -114,11 +115,23 @@ def checksums(statement: Statement) -> str:
 
 
 def _require_own(report: Report, path: Path) -> None:
-    """Only who loaded the bytes can say that they were measured.
+    """Only who loaded the bytes can say that they were measured, and as what they are.
 
     Raises:
-        AttestError: A server did.
+        AttestError: A server did, they were quantized at load, or the target computes otherwise.
     """
+    if report.runtime_quantization is not None:
+        raise AttestError(
+            f"{path} measured the model as it is once it is quantized at load "
+            f"({report.runtime_quantization}): these files hold another",
+            "Store the quantized model and judge that, or leave runtime_quantization out.",
+        )
+    target = report.evaluation.target if report.evaluation else None
+    if target is not None and target.differs:
+        raise AttestError(
+            f"{path} measured something else than {target.name} computes: {target.differs[0]}",
+            "Leave weights and activations out of quant-gate.yaml, or measure on the target.",
+        )
     served = report.evaluation.served if report.evaluation else None
     if served is not None:
         raise AttestError(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from gate import digests, duration, records
+from gate import digests, duration, ggml, records
 from gate.checkpoint import CONFIG_MAX_BYTES, Checkpoint, escapes
 from gate.errors import (
     BaselineError,
@@ -19,7 +19,7 @@ from gate.errors import (
     GateError,
 )
 from gate.harness.thinking import split
-from gate.records import EvalResult, TaskSetup
+from gate.records import EvalResult, Prompting, TaskSetup
 from gate.settings import BASELINES
 
 DIRECTORY = BASELINES
@@ -38,6 +38,9 @@ TOKENIZER_STATE = frozenset({"truncation", "padding"})
 TOKENIZER_DEFAULTS = frozenset({"ignore_merges", "byte_fallback", "fuse_unk"})
 """Flags of the tokenizer's model that older files leave out when they are false."""
 
+GGUF = "gguf"
+"""The format whose files hold tokenizer and configuration as well."""
+
 TOKENIZER_FILES = ("tokenizer.model", "spiece.model", "tekken.json", "vocab.json", "vocab.txt",
                    "merges.txt", "added_tokens.json")  # fmt: skip
 """What defines a tokenizer where there is no tokenizer.json."""
@@ -49,8 +52,11 @@ class Conditions:
 
     Attributes:
         tokens_digests: By the name of each perplexity text, see `PerplexityResult`.
+        prompts_digests: By task, see `Prompting.tokens_digests`; None where the tokenizer is told
+            by its files.
         optional: Names of texts without a limit, which a baseline may lack.
         api: By which a server was asked; None where it was none.
+        runtime_quantization: See `EvalResult`.
     """
 
     setups: tuple[TaskSetup, ...]
@@ -60,7 +66,9 @@ class Conditions:
     backend: str
     activations: str
     api: str | None = None
+    runtime_quantization: str | None = None
     tokens_digests: Mapping[str, str] = field(default_factory=dict)
+    prompts_digests: Mapping[str, str] | None = None
     optional: frozenset[str] = frozenset()
     device: str | None = None
     dtype: str | None = None
@@ -77,7 +85,9 @@ class Conditions:
             backend=result.backend,
             activations=result.activations,
             api=_api(result),
+            runtime_quantization=result.runtime_quantization,
             tokens_digests={text.name: text.tokens_digest for text in result.perplexities},
+            prompts_digests=prompts_digests(result.prompting) if result.format == GGUF else None,
             device=result.device,
             dtype=result.dtype,
             versions=result.versions,
@@ -100,7 +110,12 @@ def weights_digest(checkpoint: Checkpoint, known: Mapping[str, str] | None = Non
 
 
 def config_digest(checkpoint: Checkpoint) -> str:
-    """SHA-256 over config.json without its quantization and what only tells who wrote it."""
+    """SHA-256 over config.json without its quantization and what only tells who wrote it.
+
+    Of a GGUF file, over the keys that describe its model.
+    """
+    if checkpoint.whole_file is not None:
+        return _digest(_keys(checkpoint, f"{checkpoint.metadata.get('general.architecture')}."))
     return _digest(_without_export(checkpoint.config))
 
 
@@ -112,6 +127,8 @@ def tokenizer_digest(checkpoint: Checkpoint) -> str:
     """
     raw = _text(checkpoint, "tokenizer.json")
     value = _parsed(raw)
+    if not isinstance(value, dict) and checkpoint.whole_file is not None:
+        return _digest(_keys(checkpoint, "tokenizer.ggml."))
     if not isinstance(value, dict):
         contents = [
             (name, _text(checkpoint, name)) for name in ("tokenizer.json", *TOKENIZER_FILES)
@@ -132,10 +149,12 @@ def template_sha(checkpoint: Checkpoint) -> str | None:
     """SHA-256 of the chat template in the checkpoint; None without one.
 
     Source: https://huggingface.co/docs/transformers/chat_templating (chat_template.jinja comes
-    before tokenizer_config.json).
+    before tokenizer_config.json); of a GGUF file, its own is the one that counts.
     """
     template: Any = _text(checkpoint, "chat_template.jinja")
-    if template is None:
+    if checkpoint.whole_file is not None:
+        template = checkpoint.metadata.get("tokenizer.chat_template")
+    elif template is None:
         config = _parsed(_text(checkpoint, "tokenizer_config.json"))
         template = config.get("chat_template") if isinstance(config, dict) else None
     if isinstance(template, list):
@@ -169,8 +188,12 @@ def fingerprint(result: EvalResult) -> str:
     }
     if kept:
         made["distributions"] = sorted(kept)
+    if result.runtime_quantization is not None:
+        made["runtime_quantization"] = result.runtime_quantization
     if result.served is not None:
         made["served"] = result.served.model_dump(mode="json", exclude={"host"})
+    if result.engine is not None:
+        made["engine"] = result.engine.model_dump(mode="json")
     return _digest(made)
 
 
@@ -197,12 +220,28 @@ def load(path: Path, command: str | None = None) -> EvalResult:
 
     Raises:
         BaselineMissingError: There is no such file.
+        BaselineError: It is a shard of a run.
         GateError: It is unreadable, newer than this quant-gate, or something else.
     """
     if not path.is_file():
         made = command or f"gate eval REFERENCE -o {shlex.quote(str(path))}"
         raise BaselineMissingError(f"there is no baseline {path}", f"Make it: {made}")
-    return records.read(path, EvalResult)
+    stored = records.read(path, EvalResult)
+    require_whole(stored, path)
+    return stored
+
+
+def require_whole(result: EvalResult, path: Path) -> None:
+    """Refuse a part of a run where all of it is meant.
+
+    Raises:
+        BaselineError: Saying which part it is.
+    """
+    if result.shard is not None:
+        raise BaselineError(
+            f"{path} is shard {result.shard} of a run",
+            "Put all shards together: gate merge SHARD... -o RESULT",
+        )
 
 
 def find(
@@ -320,8 +359,17 @@ def mismatches(baseline: EvalResult, conditions: Conditions) -> tuple[str, ...]:
 def warnings(baseline: EvalResult, conditions: Conditions) -> tuple[str, ...]:
     """What may move scores a little without making two results incomparable."""
     found = []
-    if baseline.config_digest != conditions.config_digest:
+    in_file = (baseline.format == GGUF, conditions.prompts_digests is not None)
+    if in_file[0] != in_file[1]:
+        found.append("one of both is described by a GGUF file's keys, the other by config.json")
+    elif baseline.config_digest != conditions.config_digest:
         found.append("config.json differs from the baseline's beyond its quantization")
+    if baseline.tokenizer_digest != conditions.tokenizer_digest and _same_tokens(
+        baseline, conditions
+    ):
+        found.append(
+            "the tokenizer is stored otherwise than the baseline's; its tokens are the same"
+        )
     # Two models of a server never have the same name.
     for name in () if conditions.api is not None else ("device", "dtype"):
         ours = getattr(conditions, name)
@@ -335,17 +383,19 @@ def warnings(baseline: EvalResult, conditions: Conditions) -> tuple[str, ...]:
 
 
 def _mismatches(baseline: EvalResult, conditions: Conditions) -> Iterator[str]:
-    # `replay` repeats another backend's answers.
-    backends = {baseline.backend, conditions.backend}
-    if len(backends) > 1 and "replay" not in backends:
+    if not _same_backend(baseline, conditions):
         yield _difference("backend", baseline.backend, conditions.backend)
     # By api: chat the server's own template made the prompts.
     elif _api(baseline) != conditions.api:
         yield _difference("the server's api", _api(baseline), conditions.api)
+    # A baseline that was quantized at load is that of another model.
+    loaded, here = baseline.runtime_quantization, conditions.runtime_quantization
+    if loaded is not None and loaded != here:
+        yield _difference("runtime_quantization", loaded, here)
     # An unquantized baseline quantizes no activations, whatever the candidate does.
     if baseline.format is not None and baseline.activations != conditions.activations:
         yield _difference("activations", baseline.activations, conditions.activations)
-    if baseline.tokenizer_digest != conditions.tokenizer_digest:
+    if not _same_tokens(baseline, conditions):
         yield _difference("tokenizer", baseline.tokenizer_digest, conditions.tokenizer_digest)
     asked = {setup.task: setup for setup in stated(baseline)}
     templated = any(
@@ -388,6 +438,30 @@ def stated(result: EvalResult) -> tuple[TaskSetup, ...]:
     return tuple(setup.model_copy(update={"think": think(setup)}) for setup in result.setups)
 
 
+def _same_backend(baseline: EvalResult, conditions: Conditions) -> bool:
+    """Whether what differs between two results is the model and not who ran it."""
+    backends = {baseline.backend, conditions.backend}
+    plain = baseline.format is None and baseline.runtime_quantization is None
+    # `replay` repeats another backend's answers; without quantization `native` is `hf`.
+    return len(backends) == 1 or "replay" in backends or (plain and backends == {"hf", "native"})
+
+
+def _same_tokens(baseline: EvalResult, conditions: Conditions) -> bool:
+    """Whether both tokenizers do the same: by their files, or by what a GGUF file's makes of tasks.
+
+    Texts are compared by their tokens in any case.
+    """
+    if baseline.tokenizer_digest == conditions.tokenizer_digest:
+        return True
+    ours, theirs = conditions.prompts_digests, prompts_digests(baseline.prompting)
+    return ours is not None and all(theirs.get(task) == ours[task] for task in ours)
+
+
+def prompts_digests(prompting: Prompting | None) -> Mapping[str, str]:
+    """By task, what a tokenizer makes of its prompts; empty where nothing is asked."""
+    return prompting.tokens_digests if prompting else {}
+
+
 def _api(result: EvalResult) -> str | None:
     return result.served.api if result.served else None
 
@@ -427,7 +501,7 @@ def _stored(directory: Path) -> tuple[list[tuple[Path, EvalResult]], list[str]]:
     stored, unreadable = [], []
     for path in sorted(directory.glob("*.json")):
         try:
-            stored.append((path, records.read(path, EvalResult)))
+            stored.append((path, load(path)))
         except GateError as error:
             unreadable.append(error.message)
     return stored, unreadable
@@ -443,6 +517,19 @@ def _belongs(
     # The settings may give the commit's first digits.
     same_revision = revision is None or (result.revision or "").startswith(revision)
     return result.model == model and same_revision
+
+
+def _keys(checkpoint: Checkpoint, prefix: str) -> dict[str, Any]:
+    """A GGUF file's keys that begin so; of long arrays, SHA-256 of their bytes."""
+    file, store = checkpoint.whole_file, checkpoint.store
+    assert file is not None, "only such files have keys"
+    return {
+        key: hashlib.sha256(store.read(file, value.begin, value.end)).hexdigest()
+        if isinstance(value, ggml.LongArray)
+        else value
+        for key, value in checkpoint.metadata.items()
+        if key.startswith(prefix)
+    }
 
 
 def _without_export(value: Any) -> Any:

@@ -22,7 +22,7 @@ def push(store: Store, path: Path) -> Entry:
         path: What `gate eval` wrote.
 
     Raises:
-        BaselineError: It cannot be read, was stopped early, or an array file is missing.
+        BaselineError: It cannot be read, is a shard, was stopped early, or lacks an array file.
         GateError: It is no stored result.
         StoreError: The store cannot be written.
     """
@@ -33,6 +33,7 @@ def push(store: Store, path: Path) -> Entry:
             f"{path} cannot be read: {error.strerror}", "Name a file that gate eval wrote."
         ) from error
     result = records.decode(content, EvalResult, path)
+    baseline.require_whole(result, path)
     stopped = [*(t.early_stop for t in result.tasks), *(p.early_stop for p in result.perplexities)]
     if any(stopped):
         raise BaselineError(

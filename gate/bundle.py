@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 
 from gate import __version__, drift, harness, preflight, records
 from gate.errors import GateError, SettingsError
+from gate.journal import cache_directory
 from gate.policy import named, present
 from gate.records import Bundle
 from gate.request import Request
-from gate.run import cache_directory
 from gate.settings import DEFAULT_FILE
 
 MANIFEST = "bundle.json"

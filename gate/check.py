@@ -3,15 +3,18 @@
 lint -> preflight -> perplexity -> canary -> tasks -> speed -> verdict
 """
 
-import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
 from gate import (
+    agreement,
     answers,
     baseline,
     baselines,
+    choice,
     diagnose,
+    emulation,
     flips,
     privacy,
     released,
@@ -21,19 +24,21 @@ from gate import (
     subjects,
     verdict,
 )
+from gate.backends import native
 from gate.errors import BaselineMissingError, CheckpointError, NonFiniteLogitsError
+from gate.journal import cache_directory
 from gate.quantization import require_decodable
 from gate.records import BaselineInfo, EvalResult, Report, Verdict
 from gate.released import Found
 from gate.repeat import repeated
 from gate.request import Request, Subject
 from gate.reuse import Kept
-from gate.run import Run, cache_directory
+from gate.run import Run
 from gate.settings import CheckpointRule
 
 
 def measure(request: Request, runs: int = 1) -> EvalResult:
-    """Evaluate a checkpoint: what `gate eval` stores, for example as a baseline.
+    """Evaluate a checkpoint as it is stored: what `gate eval` keeps, for example as a baseline.
 
     Args:
         runs: How often the model is run, to see how far it differs from itself.
@@ -41,6 +46,10 @@ def measure(request: Request, runs: int = 1) -> EvalResult:
     Raises:
         CheckpointError: Static validation found errors.
     """
+    # Quantized at load is what is judged; what is kept is the model as it is stored.
+    stored = request.settings.model_copy(update={"runtime_quantization": None})
+    request = replace(request, settings=stored)
+    request = choice.settled(request)
     run = Run(request, _sound(request))
     run.placement.require_answers(request.settings, advisory=True)
     with run:
@@ -60,6 +69,7 @@ def prepared(request: Request) -> tuple[Run, EvalResult, BaselineInfo]:
         CheckpointError: Static validation found errors.
         BaselineError: Missing, not comparable, or too small to gate on.
     """
+    request = choice.settled(request)
     subject = _sound(request)
     _require_limits_and_baseline(request, subject)
     run = Run(request, subject)
@@ -68,8 +78,9 @@ def prepared(request: Request) -> tuple[Run, EvalResult, BaselineInfo]:
 
 def check(request: Request) -> Report:
     """Judge a checkpoint from its bytes to the verdict, or by a kept verdict about the same."""
+    request = choice.settled(request)
     subject = subjects.alone(request)
-    _refuse_unfetched(subject)
+    subjects.refuse_unfetched(subject)
     last = released.find(request, subject)
     kept = Kept(cache_directory() / "verdicts", request, subject, last.measure(request))
     known = kept.report()
@@ -114,7 +125,9 @@ def judge(run: "Run", stored: EvalResult) -> tuple[Verdict, EvalResult | None]:
     decided, result = _decided(run, stored)
     settings, comparisons, left_out = run.settings, decided.comparisons, run.left_out
     concerns = (
-        *serving.concerns(run.backend.served),
+        *serving.concerns(run.backend.served, stored.engine, result.engine if result else None),
+        *agreement.concerns(run.agreement, run.backend.kernel),
+        *emulation.concerns(run.target),
         *verdict.concerns(settings, comparisons, left_out),
         *decided.concerns,
         *verdict.speed_concerns(settings.speed, stored.throughput, run.throughput),
@@ -165,35 +178,17 @@ def _sound(request: Request) -> Subject:
 
 
 def _require_decodable(request: Request, subject: Subject) -> None:
-    """Refuse what cannot be decoded, unless a server decodes it.
+    """Refuse what cannot be decoded, unless who runs it decodes it, too.
 
     Raises:
         UnknownFormatError: Naming the algorithms.
+        SettingsError: A quantized checkpoint is to be quantized at load.
+        BackendUnavailableError: transformers does not compute the format here.
     """
-    if request.settings.backend != "server":
+    if request.settings.backend == "native":
+        native.require_able(subject.checkpoint, subject.form, request.settings)
+    elif request.settings.backend not in {"server", "vllm"}:
         require_decodable(subject.checkpoint, subject.form)
-
-
-def _refuse_unfetched(subject: Subject) -> None:
-    """A checkout without its LFS files is not a bad model.
-
-    Raises:
-        CheckpointError: With the command that fetches them.
-    """
-    pointers = [p.file for p in subject.checkpoint.problems if p.rule == "lfs-pointer" and p.file]
-    if not pointers:
-        return
-    path = subject.checkpoint.path
-    git = ["git", "-C", str(path), "rev-parse", "--show-prefix"]
-    try:
-        found = subprocess.run(git, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return
-    if found.returncode == 0:
-        raise CheckpointError(
-            f"{len(pointers)} files of {path} are Git LFS pointers, for example {pointers[0]}",
-            f'Fetch them: git lfs pull --include "{found.stdout.strip()}**"',
-        )
 
 
 def _require_limits_and_baseline(request: Request, subject: Subject) -> None:

@@ -31,9 +31,12 @@ def compare(
 def _stored_result(path: Path) -> EvalResult:
     """The result in a file of `gate eval`, or the one inside a report."""
     try:
-        return records.read(path, EvalResult)
+        result = records.read(path, EvalResult)
     except GateError:
         evaluation = records.read(path, Report).evaluation
+    else:
+        baseline.require_whole(result, path)
+        return result
     if evaluation is None:
         raise BaselineError(
             f"{path} is a report without an evaluation", "Name a result of gate eval."

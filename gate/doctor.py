@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from gate import baseline, check, drift, harness, hub, placement, preflight
-from gate.backends import server_client, server_probe
+from gate import baseline, check, choice, drift, harness, hub, placement, preflight
+from gate.backends import server_client, server_probe, vllm_machine
 from gate.checkpoint import open_checkpoint
 from gate.containers import CONTAINERS
 from gate.formats import FORMATS
 from gate.plain import plain
 from gate.quantization import identify
 from gate.request import Request
-from gate.settings import PerplexityText, Server
+from gate.settings import PerplexityText, Server, Settings
 
 
 def doctor(request: Request) -> Iterator[preflight.Check]:
@@ -33,8 +33,12 @@ def doctor(request: Request) -> Iterator[preflight.Check]:
             yield preflight.attempt(f"text {text.label}", partial(characters, text))
         if settings.server is not None and settings.backend == "server":
             yield preflight.attempt("server", partial(_served, settings.server))
+        if settings.backend == "vllm":
+            yield preflight.attempt("vllm", partial(_engine, settings))
+        if settings.backend == "auto" and request.checkpoint:
+            yield preflight.attempt("backend", lambda: str(choice.settled(request).chosen))
         if request.checkpoint:
-            if settings.backend == "hf":
+            if settings.backend in {"hf", "native"}:
                 yield preflight.attempt("memory", partial(_placed, request))
             yield preflight.attempt("baseline", partial(_prepared, request))
             return
@@ -54,6 +58,12 @@ def _served(asked: Server) -> str:
     """The model that a server serves, in words."""
     client = server_client.Client(asked)
     return f"{plain(server_probe.identity(client, asked).name)} at {client.host}"
+
+
+def _engine(settings: Settings) -> str:
+    """Which vLLM there is, and the GPUs that it may use."""
+    version, found = vllm_machine.require(), vllm_machine.require_gpus(settings.vllm)
+    return f"{version}, {', '.join(map(str, found)) or 'a Ray cluster'}"
 
 
 def _placed(request: Request) -> str:

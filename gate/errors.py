@@ -19,6 +19,7 @@ could be judged::
         CardError               3   the model card cannot take the results
       ChangedError              1   a release changed after it was verified
       ImportedError             3   another evaluator's log cannot be taken over
+      MergeError                3   results are not the shards of one run
       StoreError                3   kept results cannot be read or written
       GitError                  3   git has no answer, or not that commit
       PublishError              3   a report or a release could not be delivered
@@ -126,6 +127,10 @@ class ChangedError(GateError):
 
 class ImportedError(GateError):
     """What another evaluator logged cannot be read, or not as a result."""
+
+
+class MergeError(GateError):
+    """Results are no shards of one run, or not all of them."""
 
 
 class StoreError(GateError):

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -11,7 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from gate import batching
-from gate.errors import OutOfMemoryError
+from gate.batching import order
+from gate.dispatch import Batches
 from gate.journal import Journal
 from gate.records import (
     Answer,
@@ -19,6 +19,7 @@ from gate.records import (
     RoundingFloor,
     ScoredDocument,
     Served,
+    Shard,
     TaskResult,
     TaskSetup,
 )
@@ -151,14 +152,6 @@ def suite_digest(setups: Sequence[TaskSetup]) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
-def order(doc_ids: Sequence[int], seed: str, task: str) -> list[int]:
-    """The documents in their committed random order: the same for the same seed and task."""
-    shuffled = sorted(doc_ids)
-    # A repeated run of the same candidate must not draw again; no secret hangs on it.
-    random.Random(f"{seed}/{task}").shuffle(shuffled)  # noqa: S311
-    return shuffled
-
-
 class Evaluation:
     """One checkpoint being measured: every finished batch is journalled.
 
@@ -169,6 +162,7 @@ class Evaluation:
             began; halved when they do not fit.
         journal: Entered already.
         progress: How to show progress.
+        shard: Whose batches are measured; None for all.
 
     Attributes:
         by_order: Whether tasks are asked in blocks even where all of them is wanted: then the
@@ -176,19 +170,27 @@ class Evaluation:
     """
 
     def __init__(
-        self, backend: Backend, seed: str, batch_size: int, journal: Journal, progress: Progress
+        self,
+        backend: Backend,
+        seed: str,
+        batch_size: int,
+        journal: Journal,
+        progress: Progress,
+        shard: Shard | None = None,
     ) -> None:
         self.backend = backend
-        self.batch_size = journal.begun(batch_size)
-        self.journal = journal
-        self.progress = progress
+        # Another batch size would be another plan, of which other shards measure their parts.
+        self._batches = Batches(backend, batch_size, journal, halves=shard is None)
+        self.progress, self.shard = progress, shard
         self.documents: dict[str, list[ScoredDocument]] = {}
         self.stopped: dict[str, EarlyStop] = {}
         self._scored: dict[str, dict[int, ScoredDocument]] = {}
         self._in_blocks = False
         self.by_order = False
         self.orders = {
-            setup.task: order(backend.doc_ids(setup.task), seed, setup.task)
+            setup.task: self._share(
+                setup.task, order(backend.doc_ids(setup.task), seed, setup.task)
+            )
             for setup in backend.setups()
         }
 
@@ -220,12 +222,17 @@ class Evaluation:
                     if stop is not None and (settled := stop.decided(task, done)):
                         self.stopped[task] = settled
                         return done
-                    batch = self._next_batch(task, waiting)
+                    batch = self._batches.next(task, waiting)
                     waiting = waiting[len(batch) :]
                     scored |= {document.doc_id: document for document in batch}
                     done += _complete(scored, order[len(done) :])
                     advance(len(batch))
         return done
+
+    @property
+    def batch_size(self) -> int:
+        """Documents in the next batch."""
+        return self._batches.size
 
     @property
     def batch_plan(self) -> str:
@@ -244,6 +251,14 @@ class Evaluation:
         scored = self._scored[task]
         return [[doc_id for doc_id in block if doc_id not in scored] for block in blocks]
 
+    def _share(self, task: str, order: list[int]) -> list[int]:
+        """What is measured of a task: all of it, or the batches of a shard."""
+        if self.shard is None:
+            return order
+        planned = batching.longest_first(order, partial(self._length, task))
+        taken = set(batching.share(planned, self.batch_size, self.shard))
+        return [doc_id for doc_id in order if doc_id in taken]
+
     def _length(self, task: str, doc_id: int) -> int:
         return len(self.backend.prompt(task, doc_id) or "")
 
@@ -257,7 +272,7 @@ class Evaluation:
             result.model_copy(update={"early_stop": self.stopped.get(setup.task)})
             for setup in self.backend.setups()
             if setup.task in self.stopped
-            or len(self.documents.get(setup.task, ())) == setup.n_documents
+            or len(self.documents.get(setup.task, ())) == self._planned(setup)
             for result in by_metric(
                 setup.task,
                 self.documents[setup.task],
@@ -265,30 +280,8 @@ class Evaluation:
             )
         )
 
-    def _next_batch(self, task: str, waiting: Sequence[int]) -> list[ScoredDocument]:
-        """The next batch, from the journal if it is there.
-
-        A batch's composition changes BF16 answers, so a resumed run makes batches smaller just
-        where the run before it had to.
-        """
-        while True:
-            ids = waiting[: self.batch_size]
-            kept = self.journal.batch(task, ids)
-            if kept is not None:
-                return kept
-            smaller = self.journal.halved(task, ids)
-            if smaller is None:
-                try:
-                    scored = self.backend.score(task, ids)
-                except OutOfMemoryError:
-                    if len(ids) == 1:
-                        raise
-                    smaller = len(ids) // 2
-                    self.journal.add_halved(task, ids, smaller)
-                else:
-                    self.journal.add_batch(task, ids, scored)
-                    return scored
-            self.batch_size = smaller
+    def _planned(self, setup: TaskSetup) -> int:
+        return len(self.orders[setup.task]) if self.shard else setup.n_documents
 
 
 def _complete(

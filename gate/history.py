@@ -50,7 +50,7 @@ def add(store: Store, report: Report) -> Entry:
     """
     label = Label(
         kind="report",
-        key=_key(_name(report)),
+        key=_key(shown(report)),
         model=report.checkpoint,
         revision=report.revision,
         date=report.date,
@@ -97,10 +97,22 @@ def named(store: Store, name: str) -> Entry:
     )
 
 
-def name(checkpoint: str, revision: str | None, files: Sequence[str]) -> str:
-    """By what a checkpoint is known from run to run: without its revision, with its first file."""
+def name(
+    checkpoint: str, revision: str | None, files: Sequence[str], runtime: str | None = None
+) -> str:
+    """By what a checkpoint is known from run to run: without its revision, with its first file.
+
+    Args:
+        runtime: How it is quantized at load, see `Report`: that is another model.
+    """
     pin = f"@{revision}" if revision else ""
-    return _plain("/".join([checkpoint.removesuffix(pin), *files[:1]]))
+    loaded = f", quantized at load: {runtime}" if runtime else ""
+    return _plain("/".join([checkpoint.removesuffix(pin), *files[:1]])) + loaded
+
+
+def shown(report: Report) -> str:
+    """The `name` of what a report is about."""
+    return name(report.checkpoint, report.revision, report.files, report.runtime_quantization)
 
 
 def released(store: Store, name: str, weights: str) -> Released | None:
@@ -124,7 +136,7 @@ def released(store: Store, name: str, weights: str) -> Released | None:
             continue
         kept = report(store, entry)
         # An entry is short and says what to look at; what counts is the report itself.
-        if _passed(kept) and _name(kept) == name and _weights(kept) != weights:
+        if _passed(kept) and shown(kept) == name and _weights(kept) != weights:
             return Released(entry.content, kept)
     return None
 
@@ -187,7 +199,7 @@ def _facts(report: Report, started: Event | None) -> dict[str, str]:
         "stage": report.verdict.stage,
         "advisory": "yes" if policy is not None and policy.advisory else None,
         "weights": result.weights_digest if result else None,
-        "format": report.lint.format,
+        "format": report.lint.format or report.runtime_quantization,
         "policy": report.policy_digest,
         "measured": ", ".join(setup.task for setup in result.setups) if result else None,
         "device": result.device if result else None,
@@ -215,10 +227,6 @@ def _landed(facts: dict[str, str], started: Event | None) -> bool:
         and facts.get("repository") == started.repository
         and facts.get("branch") == (started.default_branch or "")
     )
-
-
-def _name(report: Report) -> str:
-    return name(report.checkpoint, report.revision, report.files)
 
 
 def _passed(report: Report) -> bool:

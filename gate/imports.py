@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from gate import __version__, baseline, subjects
+from gate import baseline, subjects
 from gate.errors import ImportedError
 from gate.evaluators import EVALUATORS, Logged
 from gate.records import EvalResult
@@ -45,21 +45,13 @@ def imported(request: Request, evaluator: str, path: Path) -> Imported:
 
 def _result(evaluator: str, logged: Logged, subject: Subject) -> EvalResult:
     """The log's figures beside the checkpoint's digests."""
-    checkpoint = subject.checkpoint
     if subject.size is None:
         raise ImportedError(
-            f"{checkpoint.source} holds no weights", "Name the checkpoint that was measured."
+            f"{subject.checkpoint.source} holds no weights",
+            "Name the checkpoint that was measured.",
         )
     return EvalResult(
-        gate_version=__version__,
-        model=checkpoint.source,
-        revision=checkpoint.revision,
-        weights_digest=subject.weights_digest,
-        config_digest=baseline.config_digest(checkpoint),
-        tokenizer_digest=baseline.tokenizer_digest(checkpoint),
-        chat_template_sha=baseline.template_sha(checkpoint),
-        format=subject.form.name if subject.form else None,
-        weight_bits=subject.weight_bits,
+        **subject.identity,
         backend=evaluator,
         device=logged.device,
         dtype=logged.dtype,
@@ -68,7 +60,6 @@ def _result(evaluator: str, logged: Logged, subject: Subject) -> EvalResult:
         activations="emulate",
         setups=logged.setups,
         tasks=logged.tasks,
-        size=subject.size,
         seed=f"{evaluator} {logged.date}",
         batch_size=logged.batch_size,
         versions=logged.versions,

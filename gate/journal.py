@@ -159,3 +159,10 @@ class Journal:
         else:
             documents = [ScoredDocument.model_validate(item) for item in entry["documents"]]
             self.batches[entry["task"], tuple(entry["doc_ids"])] = documents
+
+
+def cache_directory() -> Path:
+    """Where what is kept between runs lies: QUANT_GATE_CACHE, else the user's cache."""
+    named = os.environ.get("QUANT_GATE_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(named) if named else Path(home) / "quant-gate"

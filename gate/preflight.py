@@ -96,11 +96,18 @@ def streams(
     Raises:
         BackendUnavailableError: What is asked for does not fit.
     """
+    if memory == "offload":
+        together = _usable_bytes(host=True) if device_bytes is None else device_bytes
+        require_memory(decoded_bytes, together)
+        return False
     if memory != "stream":
         try:
             require_memory(decoded_bytes, device_bytes)
             return False
-        except BackendUnavailableError:
+        except BackendUnavailableError as error:
+            if memory == "resident" and devices.found():
+                hint = "Use more or larger GPUs, or let the host's memory hold the rest, slowly: "
+                raise BackendUnavailableError(error.message, hint + "memory: offload") from error
             if memory == "resident":
                 raise
     needed = part_bytes + workspace_bytes(part_bytes)
@@ -195,14 +202,19 @@ def _described(device: devices.Device) -> str:
     return f"{device}: {', '.join([room, *holders])}"
 
 
-def _usable_bytes(*, together: bool = True) -> int:
-    """All memory of the CUDA devices, or of the largest one; else what is free of the host's."""
+def _usable_bytes(*, together: bool = True, host: bool = False) -> int:
+    """All memory of the CUDA devices, or of the largest one; else what is free of the host's.
+
+    Args:
+        host: Whether that counts beside devices, too.
+    """
     import psutil
 
     found = devices.found()
     if found:
         sizes = [device.total_bytes for device in found]
-        return sum(sizes) if together else max(sizes)
+        beside = int(psutil.virtual_memory().available) if host else 0
+        return beside + (sum(sizes) if together else max(sizes))
     return int(psutil.virtual_memory().available)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gate.harness import task_files
 from gate.records import Report, TaskSetup
-from gate.settings import Settings, TaskRun
+from gate.settings import PACKAGED, Settings, TaskRun
 
 NO_TEXTS = {"prompt": None, "baseline": None, "candidate": None}
 
@@ -49,16 +49,17 @@ def own_tasks(settings: Settings, root: Path, setups: tuple[TaskSetup, ...]) -> 
     """
     runs = {run.task: run for run in settings.task_runs}
     return tuple(
-        setup.task
-        for setup in setups
-        if setup.documents is not None or _is_own(runs.get(setup.task), settings, root)
+        setup.task for setup in setups if _is_own(setup, runs.get(setup.task), settings, root)
     )
 
 
-def _is_own(run: TaskRun | None, settings: Settings, root: Path) -> bool:
+def _is_own(setup: TaskSetup, run: TaskRun | None, settings: Settings, root: Path) -> bool:
     if run is None:
+        return setup.documents is not None
+    named = run.options.documents
+    if named is not None and named.startswith(PACKAGED):
         return False
-    if run.options.documents is not None or run.task.endswith((".yaml", ".yml")):
+    if setup.documents is not None or named is not None or run.task.endswith((".yaml", ".yml")):
         return True
     directory = root / settings.include_path if settings.include_path else None
     return directory is not None and run.task in task_files.names(directory.resolve())

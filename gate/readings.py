@@ -8,8 +8,9 @@ import numpy as np
 
 from gate import drift, verdict
 from gate.architecture import architecture
+from gate.batching import order
 from gate.checkpoint import Checkpoint
-from gate.evaluate import Backend, order, suite_digest
+from gate.evaluate import Backend, suite_digest
 from gate.records import Answer, EvalResult, TaskSetup
 from gate.screen import Knowledge, Screen, known_to
 from gate.settings import PerplexityMetric, Settings
@@ -111,7 +112,7 @@ class Readings:
                 else None
             )
             found = screen.read_text(text, self.contents.get(text.label, ""), rule)
-            if found.early_stop is not None:
+            if found is not None and found.early_stop is not None:
                 return
         if self.metrics and self.stored is None:
             first = self.metrics[0].perplexity
@@ -140,7 +141,8 @@ class Readings:
             if screen.directory is None or not by_id:
                 continue
             # The same documents for every candidate: drawn by the suite alone.
-            chosen = order(list(by_id), suite, setup.task)[: drift.answers.DOCUMENTS]
+            drawn = order(backend.doc_ids(setup.task), suite, setup.task)
+            chosen = [i for i in drawn[: drift.answers.DOCUMENTS] if i in by_id]
             tokens = partial(_tokens, backend, setup)
             sequences = drift.answers.sequences(tokens(by_id[doc_id]) for doc_id in chosen)
             screen.read_answers(setup.task, sequences)

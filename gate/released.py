@@ -35,7 +35,7 @@ def find(request: Request, subject: Subject) -> Found:
     settings, checkpoint = request.settings, subject.checkpoint
     if settings.store is None or subject.lint.errors:
         return Found()
-    name = history.name(checkpoint.source, checkpoint.revision, subject.files)
+    name = history.name(checkpoint.source, checkpoint.revision, subject.files, subject.quantized)
     try:
         kept = store.at(settings.store, request.root)
         found = history.released(kept, name, subject.weights_digest)

@@ -1,18 +1,30 @@
 """What the user asked for, and the opened checkpoint that it is about."""
 
+import hashlib
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from gate import baseline, digests
+from gate import __version__, baseline, digests
 from gate.checkpoint import Checkpoint
 from gate.evaluate import Progress
 from gate.hub import Source
 from gate.policy import Trusted, working
 from gate.quantization import Format
-from gate.records import Calibration, EvalResult, LintResult, Policy, Report, Size, Target
-from gate.settings import CheckpointRule, Settings
+from gate.records import (
+    Calibration,
+    EvalResult,
+    LintResult,
+    Policy,
+    Report,
+    Shard,
+    Size,
+    Target,
+)
+from gate.settings import CheckpointRule, RuntimeQuantization, Settings
 
 FULL_PRECISION_BITS = 16
 
@@ -34,6 +46,8 @@ class Request:
         progress: How to show progress.
         arrays: Directory of the stored result, for the arrays that belong to it; None for none.
         store: Writes what was measured, before the journal is given up.
+        shard: Which part of the run is measured; None for all of it.
+        chosen: Why the settings' backend was taken, where they left it open.
     """
 
     checkpoint: str
@@ -48,6 +62,8 @@ class Request:
     trusted: Trusted | None = None
     reuse: bool | None = None
     arrays: Path | None = None
+    shard: Shard | None = None
+    chosen: str | None = None
 
     @property
     def tree(self) -> Path:
@@ -80,6 +96,19 @@ class Request:
         return str(next((path.relative_to(p) for p in places if path.is_relative_to(p)), path))
 
 
+def sharded(request: Request, index: int, count: int) -> Request:
+    """The same for a part of the run."""
+    made = hashlib.sha256(request.settings.model_dump_json().encode()).hexdigest()
+    return replace(request, shard=Shard(index=index, count=count, settings=made))
+
+
+def replayed(request: Request, answers: Path) -> Request:
+    """The same with a stored result in the place of the model."""
+    named = os.path.relpath(answers, request.root)
+    changes = {"backend": "replay", "answers": named}
+    return replace(request, settings=request.settings.model_copy(update=changes))
+
+
 def _pin(source: Source) -> tuple[str, str] | None:
     """Repository and commit of a checkpoint on the hub."""
     return (source.name, source.revision) if source.revision else None
@@ -108,6 +137,7 @@ class Subject:
 
     Attributes:
         files: The weight files to which the look was limited; empty for all.
+        runtime: How the runtime quantizes it while it loads it; None for as it is stored.
     """
 
     checkpoint: Checkpoint
@@ -119,6 +149,7 @@ class Subject:
     reference: Checkpoint | None
     policy: Policy | None
     started: float
+    runtime: RuntimeQuantization | None = None
 
     @cached_property
     def weights_digest(self) -> str:
@@ -138,6 +169,30 @@ class Subject:
         return baseline.weights_digest(self.reference) if self.reference else None
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What identifies it in a result: fields of `EvalResult`."""
+        checkpoint = self.checkpoint
+        return {
+            "gate_version": __version__,
+            "model": checkpoint.source,
+            "revision": checkpoint.revision,
+            "weights_digest": self.weights_digest,
+            "config_digest": baseline.config_digest(checkpoint),
+            "tokenizer_digest": baseline.tokenizer_digest(checkpoint),
+            "chat_template_sha": baseline.template_sha(checkpoint),
+            "format": self.form.name if self.form else None,
+            "weight_bits": self.weight_bits,
+            "size": self.size,
+        }
+
+    @property
+    def quantized(self) -> str | None:
+        """How it is quantized at load, in words; None where it is taken as it is stored."""
+        return self.runtime.label if self.runtime else None
+
+    @property
     def weight_bits(self) -> int | None:
         """Declared width of a weight; 16 for an unquantized checkpoint."""
+        if self.runtime is not None:
+            return self.runtime.weight_bits
         return self.form.weight_bits(self.checkpoint) if self.form else FULL_PRECISION_BITS

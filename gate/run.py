@@ -1,26 +1,29 @@
 """One evaluation of one checkpoint: prepared, run in parts, and put into a result."""
 
 import hashlib
-import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
 
-from gate import __version__, baseline, canary, placement, preflight, verdict
+from gate import agreement, baseline, canary, devices, emulation, placement, preflight, verdict
 from gate import speed as speeding
 from gate.answers import counting
+from gate.architecture import of_gguf
 from gate.backends import BACKENDS
+from gate.backends.hf import Hf
 from gate.backends.replay import Replay
+from gate.backends.replicas import Replicas
 from gate.backends.server import Server
+from gate.backends.vllm import Vllm
 from gate.evaluate import Backend, Evaluation, suite_digest
 from gate.harness import Harness
 from gate.journal import Journal
 from gate.readings import Readings
-from gate.records import CanaryAnswer, Comparison, EvalResult, Throughput, now
+from gate.records import Agreement, CanaryAnswer, Comparison, EvalResult, Targeted, Throughput, now
 from gate.request import Request, Subject
+from gate.resume import journal_path
 from gate.schedule import Schedule
 from gate.screen import Screen
 from gate.settings import Metric, PerplexityMetric, Suite, TaskMetric
@@ -35,15 +38,20 @@ class Run:
 
     def __init__(self, request: Request, subject: Subject) -> None:
         self.request, self.subject, self.settings = request, subject, request.settings
-        checkpoint, form = subject.checkpoint, subject.form
+        checkpoint, fit = subject.checkpoint, subject.lint.fit
+        form = self.form = emulation.emulated(subject.form, checkpoint, self.settings, fit)
         self.digest = subject.weights_digest
         self._loaded: Callable[[int], None] = lambda done: None
         self.stored_answers: EvalResult | None = None
         self.throughput: Throughput | None = None
         self.left_out: dict[str, str] = {}
-        self.placement = placement.Placement()
+        self.decoded: agreement.Decoded | None = None
+        self.agreement: Agreement | None = None
+        self.served: Agreement | None = None
+        self.placement, self.replicas = placement.Placement(), 1
         if self.settings.speed is not None:
-            speeding.require_room(self.settings.speed, checkpoint.config)
+            config = checkpoint.config or of_gguf(checkpoint.metadata)
+            speeding.require_room(self.settings.speed, config)
         if self.settings.backend == "replay":
             self.stored_answers = baseline.load(request.root / str(self.settings.answers))
             self.backend: Backend = Replay(self.stored_answers, self.digest)
@@ -61,20 +69,31 @@ class Run:
                 progress=lambda done, total: self._loaded(1),
                 streamed=self.placement.streamed,
             )
+            self._replicate()
         left_out: tuple[str, ...] = ()
-        if isinstance(self.backend, Server):
+        if isinstance(self.backend, Server | Vllm):
             self.settings, left_out = self.backend.able()
         self.readings = Readings(self.settings, checkpoint, request.root, self.stored_answers)
         self.readings.unread += left_out
         suite = suite_digest(self.backend.setups())
         self.seed = hashlib.sha256(f"{suite}/{self.digest}".encode()).hexdigest()
-        self.journal = Journal(None if self.stored_answers else self._journal_path())
+        kept = (request, subject, self.backend, self.readings)
+        self.journal = Journal(None if self.stored_answers else journal_path(*kept))
         self.journals = [self.journal]
+
+    def _replicate(self) -> None:
+        """Several processes in place of this one, where the settings ask for them."""
+        self.replicas = placement.replicas(self.settings, self.placement)
+        if self.replicas > 1 and isinstance(self.backend, Hf):
+            each = self.placement.device_bytes if devices.found() else None
+            self.backend = Replicas(self.backend, self.request.root, self.replicas, each)
 
     def __enter__(self) -> Self:
         self.journal.__enter__()
         if self.stored_answers:
             self.journal.perplexities = {p.name: p for p in self.stored_answers.perplexities}
+        self.decoded = agreement.decoded(self.backend, self.readings)
+        self.served = agreement.served(self.backend, self.readings)
         with self.request.progress("loading", len(self.subject.checkpoint.tensors)) as self._loaded:
             self.backend.__enter__()
         asked = self.settings.batch_size
@@ -103,9 +122,15 @@ class Run:
             known=self.readings.known,
             directory=arrays,
             top=self.settings.top_tokens,
+            shard=self.request.shard,
         )
         self.evaluation = Evaluation(
-            self.backend, self.seed, batch_size, self.journal, self.request.progress
+            self.backend,
+            self.seed,
+            batch_size,
+            self.journal,
+            self.request.progress,
+            self.request.shard,
         )
 
     def conditions(self) -> baseline.Conditions:
@@ -119,12 +144,22 @@ class Run:
             backend=self.settings.backend,
             activations=self.settings.activations,
             api=self.backend.served.api if self.backend.served else None,
+            runtime_quantization=self.subject.quantized,
             tokens_digests=self.readings.digests(self.backend),
+            prompts_digests=baseline.prompts_digests(self.prompting)
+            if checkpoint.whole_file
+            else None,
             optional=self.readings.optional,
             device=self.backend.device or None,
             dtype=self.backend.dtype or None,
             versions=self.backend.versions,
         )
+
+    @property
+    def target(self) -> Targeted | None:
+        """The runtime and GPU that are meant, beside what is measured."""
+        settings, fit, device = self.settings, self.subject.lint.fit, self.backend.device
+        return emulation.targeted(self.form, settings, fit, device, self.served)
 
     def texts(self, stored: EvalResult | None = None) -> None:
         """Every perplexity and the rounding floor, or until one text condemns the candidate.
@@ -132,6 +167,7 @@ class Run:
         Args:
             stored: The baseline by which a text may end early; None for all of every text.
         """
+        self.agreement = agreement.measure(self.backend, self.decoded)
         self.readings.read(self.screen, stored, self.subject.weight_bits)
 
     def read_answers(self) -> None:
@@ -180,8 +216,8 @@ class Run:
 
     def speed(self) -> None:
         """Throughput and memory, where the settings ask for them."""
-        asked, stored = self.settings.speed, self.stored_answers
-        if asked is None or self.placement.streamed:
+        asked, stored, shard = self.settings.speed, self.stored_answers, self.request.shard
+        if asked is None or self.placement.streamed or (shard and not shard.first):
             return
         if stored and stored.throughput and speeding.answers(stored.throughput, asked):
             self.throughput = stored.throughput
@@ -222,27 +258,24 @@ class Run:
 
     def result(self) -> EvalResult:
         """What was measured so far."""
-        checkpoint, evaluation, screen = self.subject.checkpoint, self.evaluation, self.screen
+        evaluation, screen = self.evaluation, self.screen
         answers = {
             setup.task: tuple(sorted(evaluation.answers(setup.task), key=lambda a: a.doc_id))
             for setup in self.backend.setups()
         }
         assert self.subject.size is not None, "a checkpoint without lint errors has weights"
         return EvalResult(
-            gate_version=__version__,
-            model=checkpoint.source,
-            revision=checkpoint.revision,
-            weights_digest=self.digest,
-            config_digest=baseline.config_digest(checkpoint),
-            tokenizer_digest=baseline.tokenizer_digest(checkpoint),
-            chat_template_sha=baseline.template_sha(checkpoint),
-            format=self.subject.form.name if self.subject.form else None,
-            weight_bits=self.subject.weight_bits,
+            **self.subject.identity,
             backend=self.settings.backend,
             device=self.backend.device,
             dtype=self.backend.dtype,
             kernel=self.backend.kernel,
+            runtime_quantization=self.subject.quantized,
+            agreement=self.agreement,
+            target=self.target,
             served=self.backend.served,
+            engine=self.backend.engine if isinstance(self.backend, Vllm) else None,
+            chosen=self.request.chosen,
             activations=self.settings.activations,
             setups=self.backend.setups(),
             tasks=evaluation.task_results(),
@@ -255,7 +288,9 @@ class Run:
             drifts=tuple(screen.drifts),
             unread=tuple(self.readings.unread),
             throughput=self.throughput,
-            size=self.subject.size,
+            shard=self.request.shard,
+            shards=self.stored_answers.shards if self.stored_answers else 1,
+            replicas=self.replicas,
             seed=self.seed,
             batch_size=evaluation.batch_size,
             batch_plan=evaluation.batch_plan,
@@ -263,35 +298,3 @@ class Run:
             date=now(),
             duration_s=round(time.monotonic() - self.subject.started, 1),
         )
-
-    def _journal_path(self) -> Path:
-        """Named by everything on which a batch's scores depend."""
-        checkpoint, settings = self.subject.checkpoint, self.settings
-        key = [
-            self.digest,
-            baseline.config_digest(checkpoint),
-            checkpoint.quantization_config,
-            checkpoint.hf_quant_config,
-            checkpoint.generation_config,
-            baseline.tokenizer_digest(checkpoint),
-            [setup.model_dump(mode="json") for setup in self.backend.setups()],
-            [metric.perplexity.model_dump(mode="json") for metric in self.readings.metrics],
-            [hashlib.sha256(text.encode()).hexdigest() for text in self.readings.contents.values()],
-            settings.backend,
-            self.backend.served.model_dump() if self.backend.served else None,
-            settings.activations,
-            settings.batch_size,
-            settings.top_tokens,
-            settings.trust_remote_code,
-            preflight.versions(),
-            os.environ.get("CUDA_VISIBLE_DEVICES"),
-        ]
-        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        return cache_directory() / "journal" / f"{name[:32]}.jsonl"
-
-
-def cache_directory() -> Path:
-    """Where unfinished runs are kept: QUANT_GATE_CACHE, else the user's cache."""
-    named = os.environ.get("QUANT_GATE_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(named) if named else Path(home) / "quant-gate"

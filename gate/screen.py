@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from gate import drift
+from gate.batching import order, share
 from gate.errors import BaselineError
-from gate.evaluate import Backend, Progress, order
+from gate.evaluate import Backend, Progress
 from gate.journal import Journal
 from gate.records import (
     Distributions,
@@ -17,6 +18,7 @@ from gate.records import (
     EvalResult,
     PerplexityResult,
     RoundingFloor,
+    Shard,
     Source,
 )
 from gate.settings import PerplexityText
@@ -56,6 +58,7 @@ class Screen:
         known: The baseline's distributions, where there are any.
         directory: Where distributions are stored beside the result; None to keep none.
         top: Most likely tokens that are kept of each.
+        shard: Whose batches of windows are read; None for all.
     """
 
     def __init__(
@@ -68,10 +71,11 @@ class Screen:
         known: Knowledge,
         directory: Path | None,
         top: int,
+        shard: Shard | None = None,
     ) -> None:
         self.backend, self.seed = backend, seed
         self.journal, self.progress = journal, progress
-        self.known = known
+        self.known, self.shard = known, shard
         self.directory = directory if top else None
         self.top = top if directory else 0
         self.perplexities: list[PerplexityResult] = []
@@ -81,11 +85,14 @@ class Screen:
 
     def read_text(
         self, text: PerplexityText, content: str, condemned: Condemned | None = None
-    ) -> PerplexityResult:
+    ) -> PerplexityResult | None:
         """Perplexity of one text and how far its distributions have moved.
 
         Args:
             condemned: Asked after the first windows whether the rest is needed.
+
+        Returns:
+            None where the shard has no window of it.
 
         Raises:
             NonFiniteLogitsError: The model computed NaN or infinity.
@@ -94,7 +101,11 @@ class Screen:
         result = self._journalled(text, condemned)
         if result is None or not self._resumed("text", text.label, known):
             windows = drift.text_windows(self.backend, text, content)
-            result = self._read_windows(text, content, windows, known, condemned)
+            committed = order(range(len(windows)), self.seed, text.label)
+            ids = share(committed, drift.together(text.window), self.shard)
+            if not ids:
+                return None
+            result = self._read_windows(text, content, windows, ids, known, condemned)
             self.journal.add_perplexity(result)
         self.perplexities.append(result)
         return result
@@ -114,12 +125,12 @@ class Screen:
         text: PerplexityText,
         content: str,
         windows: np.ndarray,
+        ids: Sequence[int],
         known: Known | None,
         condemned: Condemned | None,
     ) -> PerplexityResult:
         """In committed random order: the first sixteen tell of all."""
-        n, label = len(windows), text.label
-        ids = order(range(n), self.seed, label)
+        n, label = len(ids), text.label
         looks = [WINDOWS, n] if condemned is not None and n > WINDOWS else [n]
         parts: list[drift.Reading] = []
         done = 0
@@ -133,7 +144,8 @@ class Screen:
                 if stop is not None:
                     result = result.model_copy(update={"early_stop": stop})
                     break
-        self._moved(drift.Sequences.whole(windows), reading, read, "text", label, known)
+        in_order = drift.Sequences.whole(windows[sorted(read)])
+        self._moved(in_order, reading, read, "text", label, known)
         return result
 
     def read_answers(self, task: str, sequences: drift.Sequences | None = None) -> None:
@@ -152,7 +164,9 @@ class Screen:
         self._moved(read, reading, ids, "answers", task, known)
 
     def measure_rounding_floor(self, text: PerplexityText, content: str) -> None:
-        """What a last-bit change of rounding does, on the first windows of a text."""
+        """What a last-bit change of rounding does, on the first windows of a text; once a run."""
+        if self.shard is not None and not self.shard.first:
+            return
         self.rounding_floor = self.journal.rounding_floor
         if self.rounding_floor is None:
             windows = drift.text_windows(self.backend, text, content)[:FLOOR_WINDOWS]

@@ -1,6 +1,7 @@
 """From what the user named to checkpoints that are opened, linted, weighed and reported."""
 
 import os
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,10 +16,10 @@ from gate.checkpoint import Checkpoint, Directory, find_checkpoints, find_models
 from gate.checkpoint.files import read_json
 from gate.checkpoint.weights import groups
 from gate.containers import CONTAINERS
-from gate.errors import SettingsError
+from gate.errors import CheckpointError, SettingsError
 from gate.formats import FORMATS
 from gate.quantization import identify
-from gate.records import BaselineInfo, EvalResult, Report, Verdict, now
+from gate.records import BaselineInfo, EvalResult, Report, Target, Verdict, now
 from gate.request import Look, Request, Subject
 from gate.rule import Evidence
 from gate.rules import RULES
@@ -108,6 +109,7 @@ def report(
         checkpoint=subject.checkpoint.source,
         revision=subject.checkpoint.revision,
         files=subject.files,
+        runtime_quantization=None if decided.stage == "lint" else subject.quantized,
         command=request.command,
         settings=request.settings.model_dump(mode="json"),
         lint=subject.lint,
@@ -136,7 +138,8 @@ def alone(request: Request) -> Subject:
         (chosen,) = choose([named])
     else:
         chosen = Chosen(hub.resolve(named))
-    return opened(request, chosen, Look())
+    meant = request.settings.target
+    return opened(request, chosen, Look(target=Target(**meant.model_dump()) if meant else None))
 
 
 def opened(request: Request, chosen: Chosen, look: Look) -> Subject:
@@ -180,6 +183,7 @@ def opened(request: Request, chosen: Chosen, look: Look) -> Subject:
         reference=reference,
         policy=request.policy_for(source),
         started=started,
+        runtime=request.settings.runtime_quantization,
     )
 
 
@@ -195,6 +199,28 @@ def unquantized(name: str) -> Checkpoint:
     """
     source = hub.resolve(name)
     return open_checkpoint(source.path, CONTAINERS, source=source.name, revision=source.revision)
+
+
+def refuse_unfetched(subject: Subject) -> None:
+    """A checkout without its LFS files is not a bad model.
+
+    Raises:
+        CheckpointError: With the command that fetches them.
+    """
+    pointers = [p.file for p in subject.checkpoint.problems if p.rule == "lfs-pointer" and p.file]
+    if not pointers:
+        return
+    path = subject.checkpoint.path
+    git = ["git", "-C", str(path), "rev-parse", "--show-prefix"]
+    try:
+        found = subprocess.run(git, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return
+    if found.returncode == 0:
+        raise CheckpointError(
+            f"{len(pointers)} files of {path} are Git LFS pointers, for example {pointers[0]}",
+            f'Fetch them: git lfs pull --include "{found.stdout.strip()}**"',
+        )
 
 
 def _below(source: hub.Source) -> list[Chosen]:

@@ -54,3 +54,17 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as bars:
         row = bars.add_task(label, total=total)
         yield lambda done: bars.advance(row, done)
+
+
+@contextmanager
+def output_to_errors() -> Iterator[None]:
+    """Whatever this process and those that it starts print goes to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -1,7 +1,7 @@
 """Tiny checkpoints that the compressed-tensors library itself compressed."""
 
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,17 @@ def compressed(
         options: `checkpoints.build`'s.
     """
     checkpoints.build(path, None, **options)
+    return compress(path, scheme, others=others, kv_cache_scheme=kv_cache_scheme)
+
+
+def compress(
+    path: Path,
+    scheme: Mapping[str, Any],
+    *,
+    others: Mapping[str, Mapping[str, Any]] | None = None,
+    kv_cache_scheme: Mapping[str, Any] | None = None,
+) -> Path:
+    """Compress every linear layer of a BF16 checkpoint of one file; see `compressed`."""
     others = others or {}
     schemes = {
         leaf: QuantizationScheme(targets=[f"re:.*\\.{leaf}$"], **other)
@@ -76,7 +87,7 @@ def values(tensor: Tensor) -> torch.Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.bfloat16).reshape(shape)
 
 
-@cache
+@lru_cache(maxsize=64)
 def compressed_linear(tensor: Tensor, json: str) -> Mapping[str, Tensor]:
     """One layer's parameters, compressed by the library; `json` is its `QuantizationScheme`."""
     scheme, stored = QuantizationScheme.model_validate_json(json), values(tensor)
@@ -91,7 +102,7 @@ def compressed_linear(tensor: Tensor, json: str) -> Mapping[str, Tensor]:
         factor = generate_gparam(torch.tensor(-0.1), torch.tensor(0.1))
         module.weight_global_scale.data = factor
     scale, zero = calculate_qparams(low, high, args, global_scale=factor)
-    module.weight_scale.data = scale.reshape(module.weight_scale.shape)
+    module.weight_scale.data.copy_(scale.reshape(module.weight_scale.shape))
     if not args.symmetric:
         module.weight_zero_point.data = zero.reshape(module.weight_scale.shape)
     for name, value in (("input_scale", 0.02), ("input_global_scale", 100.0)):

@@ -191,7 +191,8 @@ def test_the_harness_tells_how_its_tasks_are_asked(
 ) -> None:
     _, harness = built(tmp_path, tokenizer)
     found = harness.prompting(open_checkpoint(export("bf16"), CONTAINERS))
-    assert found == facts(export("bf16"))
+    assert len(found.tokens_digests) == 1
+    assert found.model_copy(update={"tokens_digests": {}}) == facts(export("bf16"))
 
 
 @pytest.mark.parametrize(

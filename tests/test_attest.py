@@ -279,6 +279,13 @@ def test_what_ended_early_is_attested_only_where_settings_say_so(here: Path) -> 
     run(*arguments)
 
 
+def test_what_the_target_computes_otherwise_is_not_attested(here: Path) -> None:
+    target = {"name": "vLLM 0.32 on NVIDIA H100", "differs": ["weights: stored"]}
+    edit(here / "report.json", lambda report: report["evaluation"].update(target=target))
+    with pytest.raises(AttestError, match=r"vLLM 0\.32 on NVIDIA H100 computes: weights: stored"):
+        run("attest", "report.json", "--checkpoint", MODEL, "-o", "x.json")
+
+
 def test_a_report_that_measured_nothing_is_not_attested(here: Path) -> None:
     edit(here / "report.json", lambda value: value.update(digests={}))
     with pytest.raises(AttestError, match="measured nothing"):

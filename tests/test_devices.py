@@ -169,6 +169,17 @@ def test_the_fewest_devices_are_kept(
         assert used == kept.keys(), "what is not needed is left to others"
 
 
+def test_all_devices_will_do_where_the_host_takes_the_rest(holder: Holder) -> None:
+    with reserved(300 * GIB, gpus(80, 80), whole, HASTY, partly=True) as kept:
+        assert sorted(kept) == [0, 1]
+    holder(1, 1)
+    with (
+        pytest.raises(BackendUnavailableError, match="no GPU came free"),
+        reserved(300 * GIB, gpus(80, 80), whole, HASTY, partly=True),
+    ):
+        pass
+
+
 def test_the_largest_device_is_asked_first() -> None:
     with reserved(20 * GIB, gpus(24, 80), whole, HASTY) as held:
         assert held == {1: 80 * GIB}

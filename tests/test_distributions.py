@@ -324,3 +324,19 @@ def test_a_damaged_archive_is_an_error_of_its_own(at: int, flip: int) -> None:
 
 def test_one_window_has_no_standard_error() -> None:
     assert divergence._clustered(np.ones(5), np.array([5])) is None
+
+
+def test_distributions_of_parts_are_those_of_the_whole() -> None:
+    """Sequences of other lengths are filled up; in the order of the whole they are the same."""
+    whole = some_top()
+    rows = list(range(len(whole.sequences.ids)))
+    parts = [whole.take(rows[1::2]), whole.take(rows[0::2])]
+    joined = drift.TopTokens.joined(parts)
+    back = sorted(rows, key=[*rows[1::2], *rows[0::2]].__getitem__)
+    again = joined.take(back)
+    for ours, theirs in zip(drift.store.arrays(again).values(), drift.store.arrays(whole).values(),
+                            strict=True):  # fmt: skip
+        assert (ours == theirs).all()
+    narrow = drift.Sequences.of([np.arange(3)], [1])
+    short = whole.take([0])._replace(sequences=narrow)
+    assert drift.TopTokens.joined([whole, short]).sequences.ids.shape[0] == len(rows) + 1

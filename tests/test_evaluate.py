@@ -1,18 +1,19 @@
 """The driver: committed order, batches, resuming, and memory that runs out."""
 
 import contextlib
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 import results
 
 from gate.backends.replay import Replay
+from gate.batching import order
 from gate.errors import BaselineMismatchError, OutOfMemoryError
-from gate.evaluate import Evaluation, order, suite_digest
+from gate.evaluate import Evaluation, suite_digest
 from gate.journal import Journal
-from gate.records import EarlyStop, ScoredDocument
+from gate.records import EarlyStop, ScoredDocument, Shard
 
 N = 23
 
@@ -36,10 +37,13 @@ class Recorded(Replay):
         return super().score(task, doc_ids)
 
 
-def evaluation(backend: Replay, journal: Journal, batch_size: int = 8) -> Evaluation:
-    return Evaluation(
-        backend, "seed", batch_size, journal, lambda label, total: nullcontext(lambda done: None)
-    )
+def evaluation(
+    backend: Replay, journal: Journal, batch_size: int = 8, shard: Shard | None = None
+) -> Evaluation:
+    def progress(label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        return nullcontext(lambda done: None)
+
+    return Evaluation(backend, "seed", batch_size, journal, progress, shard)
 
 
 def test_the_order_is_committed_by_seed_and_task() -> None:
@@ -196,3 +200,28 @@ def test_a_run_that_was_killed_goes_on_with_the_batches_that_it_would_have_made(
     with Journal(tmp_path / "run.jsonl") as journal:
         measured(resumed, journal, batch_size=4)  # as it may be where it follows free memory
     assert killed.batches + resumed.batches == whole.batches
+
+
+def test_a_shard_runs_batches_of_the_single_run() -> None:
+    whole, asked = Long(), []
+    with Journal(None) as journal:
+        evaluation(whole, journal, 4).run("ifeval")
+    for index in (1, 2, 3):
+        part = Long()
+        with Journal(None) as journal:
+            run = evaluation(part, journal, 4, Shard(index=index, count=3, settings="0" * 64))
+            documents = run.run("ifeval")
+        assert part.batches == whole.batches[index - 1 :: 3]
+        committed = order(range(N), "seed", "ifeval")
+        ids = [document.doc_id for document in documents]
+        assert ids == [i for i in committed if i in set(ids)]
+        assert len(run.task_results()[0].samples) == len(ids)
+        asked += part.batches
+    assert sorted(asked) == sorted(whole.batches)
+
+
+def test_a_shard_does_not_change_the_batches() -> None:
+    """Of which other machines measure their part."""
+    shard = Shard(index=1, count=2, settings="0" * 64)
+    with Journal(None) as journal, pytest.raises(OutOfMemoryError):
+        evaluation(Recorded(fits=3), journal, 4, shard).run("ifeval")

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from checkpoints import VOCAB, bf16, build, edit_tensors
 from tiny_models import opened
 
-from gate import check, records
+from gate import check, devices, records
 from gate.errors import BackendUnavailableError
 from gate.placement import Placement, place
 from gate.preflight import streams
@@ -51,6 +52,25 @@ def test_what_does_not_fit_is_streamed(memory: Any, available: int, expected: bo
 def test_what_fits_in_no_way_is_refused(memory: Any, available: int, needed: str) -> None:
     with pytest.raises(BackendUnavailableError, match=f"{needed} and there are"):
         streams(memory, 40 * GIB, 2 * GIB, available * GIB)
+
+
+def test_what_the_gpus_do_not_hold_goes_to_the_host_only_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = devices.Device(0, "GPU-0", "H100", 30 * GIB)
+    monkeypatch.setattr(devices, "found", lambda: (gpu,))
+    free = psutil.virtual_memory()._replace(available=40 * GIB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    assert streams("auto", 40 * GIB, 2 * GIB) is True
+    with pytest.raises(BackendUnavailableError, match=r"54\.5 GiB and there are 30\.0 GiB") as told:
+        streams("resident", 40 * GIB, 2 * GIB)
+    assert "memory: offload" in told.value.hint
+    assert streams("offload", 40 * GIB, 2 * GIB) is False
+    with pytest.raises(BackendUnavailableError, match=r"and there are 70\.0 GiB"):
+        streams("offload", 60 * GIB, 2 * GIB)
+    path = build(tmp_path, None)
+    with pytest.raises(BackendUnavailableError, match="native leaves nothing of the model in the"):
+        place(settings(memory="offload", backend="native"), *opened(path))
 
 
 def test_exactly_what_is_needed_is_enough() -> None:

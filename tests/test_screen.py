@@ -10,9 +10,9 @@ import pytest
 import results
 
 from gate import drift, verdict
+from gate.batching import order
 from gate.drift import store
 from gate.errors import BaselineError, BaselineMismatchError, NonFiniteLogitsError, SettingsError
-from gate.evaluate import order
 from gate.journal import Journal
 from gate.readings import Readings
 from gate.records import Distributions, EvalResult, PerplexityResult, TaskSetup

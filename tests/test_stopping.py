@@ -9,7 +9,8 @@ import results
 
 from gate import verdict
 from gate.backends.replay import Replay
-from gate.evaluate import Evaluation, order
+from gate.batching import order
+from gate.evaluate import Evaluation
 from gate.journal import Journal
 from gate.records import EvalResult, LintResult
 from gate.settings import Settings, TaskMetric

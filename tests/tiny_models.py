@@ -10,6 +10,7 @@ from gate.formats import FORMATS
 from gate.quantization import Format, identify
 
 VOCABULARY = 128
+NVFP4 = {"num_bits": (2, 1), "block_sizes": {-1: 16, "type": "dynamic", "scale_bits": (4, 3)}}
 
 
 def opened(path: Path) -> tuple[Checkpoint, Format | None]:
@@ -60,19 +61,50 @@ def qwen3_moe() -> Any:
     return Qwen3MoeForCausalLM(config).to(torch.bfloat16)
 
 
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "num_local_experts": 4,
+    "tie_word_embeddings": False,
+    "pad_token_id": 0,
+    "dtype": "bfloat16",
+}
+
+
+def gpt_oss() -> Any:
+    """A random gpt-oss: all experts of a layer in one tensor of three dimensions."""
+    import torch
+    from transformers import GptOssConfig, GptOssForCausalLM
+
+    config = GptOssConfig(**SMALL, num_experts_per_tok=2, eos_token_id=1)
+    return GptOssForCausalLM(config).to(torch.bfloat16)
+
+
 def recipe(name: str) -> dict[str, Any]:
-    """ModelOpt's configuration of that name; MIXED is FP8 attention with an NVFP4 MLP."""
+    """ModelOpt's configuration of that name; MIXED is FP8 attention with an NVFP4 MLP.
+
+    `FP8_DEFAULT+FP8_KV` is one with that of the KV cache.
+    """
     import modelopt.torch.quantization as mtq
 
-    if name != "MIXED":
-        return getattr(mtq, f"{name}_CFG")
-    mixed = copy.deepcopy(mtq.FP8_DEFAULT_CFG)
-    nvfp4 = {"num_bits": (2, 1), "block_sizes": {-1: 16, "type": "dynamic", "scale_bits": (4, 3)}}
-    mixed["quant_cfg"] += [
-        {"quantizer_name": f"*mlp*{side}_quantizer", "cfg": dict(nvfp4)}
-        for side in ("weight", "input")
-    ]
-    return mixed
+    name, _, kv = name.partition("+")
+    found = getattr(mtq, f"{'FP8_DEFAULT' if name == 'MIXED' else name}_CFG")
+    if name != "MIXED" and not kv:
+        return found
+    found = copy.deepcopy(found)
+    if name == "MIXED":
+        found["quant_cfg"] += [
+            {"quantizer_name": f"*mlp*{side}_quantizer", "cfg": dict(NVFP4)}
+            for side in ("weight", "input")
+        ]
+    if kv:
+        found["quant_cfg"] += copy.deepcopy(getattr(mtq, f"{kv}_CFG")["quant_cfg"])
+    return found
 
 
 def export(model: Any, name: "str | dict[str, Any]", path: Path, **options: Any) -> Any:

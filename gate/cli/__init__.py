@@ -15,6 +15,7 @@ from gate.cli.evaluation import check, compare, demo, doctor, evaluate
 from gate.cli.history import history
 from gate.cli.importing import import_
 from gate.cli.init import init
+from gate.cli.merging import merge
 from gate.cli.publish import publish
 from gate.cli.pushing import push
 from gate.cli.reporting import report
@@ -43,6 +44,7 @@ for command in (
     check,
     detect,
     evaluate,
+    merge,
     compare,
     calibrate,
     diagnose,

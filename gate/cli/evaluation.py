@@ -17,6 +17,7 @@ from gate.cli.options import (
     RESULT,
     SETTINGS,
     Limit,
+    Part,
     policy_of,
     request,
 )
@@ -28,6 +29,11 @@ from gate.errors import ExitCode
 @SETTINGS
 @click.option(
     "--baseline", type=click.Path(path_type=Path), help="The stored result to compare with."
+)
+@click.option(
+    "--answers",
+    type=click.Path(path_type=Path, exists=True),
+    help="Judge this result of the checkpoint, for example one of gate merge, and run no model.",
 )
 @click.option("--threshold", type=Limit(), help="Replaces min_retention of every gating metric.")
 @click.option("--full", is_flag=True, help="Measure everything even when the verdict is settled.")
@@ -46,6 +52,7 @@ def check(
     checkpoint: str,
     settings: Path | None,
     baseline: Path | None,
+    answers: Path | None,
     threshold: Decimal | None,
     full: bool,
     reports: tuple[str, ...],
@@ -58,6 +65,7 @@ def check(
     """Judge a checkpoint: static rules, perplexity, canary, tasks, verdict."""
     from gate import bundle
     from gate import check as gate
+    from gate.request import replayed
 
     outputs = out.parse(reports)
     if baseline is not None and policy_commit is not None:
@@ -65,6 +73,8 @@ def check(
             "--policy-commit takes the baseline from that commit: name it in its settings, not "
             "by --baseline."
         )
+    if answers is not None and policy_commit is not None:
+        raise click.UsageError("--policy-commit says who answers, too: leave out --answers.")
     with policy_of(policy_commit, settings, threshold) as trusted:
         asked = request(
             checkpoint,
@@ -79,6 +89,8 @@ def check(
             trusted=trusted,
             reuse=reuse,
         )
+        if answers is not None:
+            asked = replayed(asked, answers)
         # Not one that lies in the checkout of a change.
         bundle.use(asked.root)
         report = gate.check(asked)
@@ -97,6 +109,11 @@ def check(
     metavar="N",
     help="Run the model N times in other batches, and store how far it differs from itself.",
 )
+@click.option(
+    "--shard",
+    type=Part(),
+    help="Measure every COUNT-th batch only, from the N-th on; gate merge puts all parts together.",
+)
 @BATCH
 @REMOTE_CODE
 @interrupts.handled()
@@ -105,13 +122,17 @@ def evaluate(
     settings: Path | None,
     output: Path,
     repeat: int,
+    shard: tuple[int, int] | None,
     batch_size: int | str | None,
     trust_remote_code: bool,
 ) -> int:
     """Measure a checkpoint and store the result, for example as a baseline."""
     from gate import bundle, check, records
     from gate.reports import text
+    from gate.request import sharded
 
+    if shard is not None and repeat > 1:
+        raise click.UsageError("--repeat compares whole runs: measure it without --shard.")
     asked = request(
         checkpoint,
         settings,
@@ -120,6 +141,8 @@ def evaluate(
         store=lambda result: records.write(output, result),
         arrays=output.parent,
     )
+    if shard is not None:
+        asked = sharded(asked, *shard)
     bundle.use(asked.root)
     result = check.measure(asked, repeat)
     terminal.say(text.result(result, output, **terminal.style()))

@@ -10,7 +10,7 @@ from gate.errors import ExitCode
 
 
 @click.command(name="import")
-@click.argument("evaluator", type=click.Choice(["lm-eval"]))
+@click.argument("evaluator", type=click.Choice(["lm-eval", "lighteval"]))
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
 @click.option("--checkpoint", required=True, help="What was measured.")
 @RESULT

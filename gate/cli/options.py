@@ -1,5 +1,6 @@
 """Options that several commands share, and what the user asked for with them."""
 
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -62,6 +63,23 @@ class Limit(click.ParamType[Decimal]):
             return Decimal(value)
         except InvalidOperation:
             self.fail(f"{value!r} is not a number", param, ctx)
+
+
+class Part(click.ParamType[tuple[int, int]]):
+    """Which of how many, such as 2/4."""
+
+    name = "N/COUNT"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """See `click.ParamType`."""
+        from gate.records import MOST_SHARDS
+
+        stated = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", str(value))
+        index, count = map(int, stated.groups()) if stated else (0, 0)
+        if not 1 <= index <= count <= MOST_SHARDS:
+            hint = f"write which of how many, for example 2/4, and of at most {MOST_SHARDS}"
+            self.fail(f"{value!r}: {hint}", param, ctx)
+        return index, count
 
 
 def _batch_size(

@@ -158,3 +158,17 @@ def rules(kind: str) -> int:
     else:
         terminal.say(manual.table(RULES, **terminal.style()))
     return ExitCode.PASS
+
+
+@list_tables.command()
+@click.argument("name", required=False)
+def suites(name: str | None) -> int:
+    """Every named set of suites, or the file of one NAME, to copy from."""
+    from gate.reports import suite_sets
+    from gate.settings import sets
+
+    if name is not None:
+        terminal.say(sets.source(name).rstrip("\n"))
+    else:
+        terminal.say(suite_sets.table(**terminal.style()))
+    return ExitCode.PASS

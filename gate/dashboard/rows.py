@@ -118,7 +118,7 @@ def row(seen: Seen) -> Row:
     size = report.size
     return Row(
         digest=hashlib.sha256(report.model_dump_json().encode()).hexdigest()[:DIGITS],
-        checkpoint=plain(history.name(report.checkpoint, report.revision, report.files)),
+        checkpoint=plain(history.shown(report)),
         family=plain(report.baseline.model) if report.baseline else NO_FAMILY,
         format=plain(wording.format_sentence(report.lint)) if report.lint.format else UNQUANTIZED,
         branch=plain(seen.branch),

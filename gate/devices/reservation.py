@@ -36,6 +36,8 @@ def reserved(
     devices: Sequence[Device] | None = None,
     free: Callable[[Device], int] = free_bytes,
     patience: Patience | None = None,
+    each: int | None = None,
+    partly: bool = False,
 ) -> Iterator[dict[int, int]]:
     """Keep the fewest devices that hold `needed` bytes to this process.
 
@@ -48,6 +50,8 @@ def reserved(
         devices: To choose among; None for all that are visible.
         free: What is free of a device.
         patience: How long to wait; None for an hour, or QUANT_GATE_GPU_WAIT seconds.
+        each: Bytes that are used of every device, no more and no less; None for what is free.
+        partly: Whether all devices will do where they have less than is needed.
 
     Yields:
         Index of each device to its free bytes.
@@ -58,13 +62,14 @@ def reserved(
     """
     devices = found() if devices is None else devices
     patience = patience or _patience()
-    _require_room(needed, devices)
+    if not partly:
+        _require_room(needed, devices)
     started = time.monotonic()
     told: dict[Device, str] = {}
     while True:
         with contextlib.ExitStack() as locks:
-            room, owners = _lock_enough(needed, devices, free, locks)
-            if sum(room.values()) >= needed:
+            room, owners = _lock_enough(needed, devices, free, locks, each)
+            if _usable(room, each) >= needed or (partly and room and not owners):
                 yield {device.index: count for device, count in room.items()}
                 return
         waited = time.monotonic() - started
@@ -83,6 +88,7 @@ def _lock_enough(
     devices: Sequence[Device],
     free: Callable[[Device], int],
     locks: contextlib.ExitStack,
+    each: int | None,
 ) -> tuple[dict[Device, int], dict[Device, str]]:
     """Lock devices, the largest first, until they have the room; keep the fewest that have it.
 
@@ -99,20 +105,25 @@ def _lock_enough(
             continue
         held[device] = locks.enter_context(tried)
         room[device] = free(device)
-        if sum(room.values()) >= needed:
+        if _usable(room, each) >= needed:
             break
-    kept = _fewest(room, needed)
+    kept = _fewest(room, needed, each)
     for device in held.keys() - kept.keys():
         held[device].close()
     return kept, owners
 
 
-def _fewest(room: Mapping[Device, int], needed: int) -> dict[Device, int]:
+def _usable(room: Mapping[Device, int], each: int | None) -> int:
+    """Bytes of devices together; those with less than is used of each have none."""
+    return sum(free if each is None else each * (free >= each) for free in room.values())
+
+
+def _fewest(room: Mapping[Device, int], needed: int, each: int | None) -> dict[Device, int]:
     """The emptiest devices that have the room together; all if they have not."""
     kept: dict[Device, int] = {}
     for device in sorted(room, key=lambda device: (-room[device], device.index)):
         kept[device] = room[device]
-        if sum(kept.values()) >= needed:
+        if _usable(kept, each) >= needed:
             break
     return kept
 

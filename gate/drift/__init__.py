@@ -3,7 +3,7 @@
 from gate.drift import answers, store
 from gate.drift.divergence import kl_divergence, measure
 from gate.drift.perplexity import perplexity
-from gate.drift.reading import Reader, Reading, text_windows, tokens_digest, windows
+from gate.drift.reading import Reader, Reading, text_windows, together, tokens_digest, windows
 from gate.drift.sources import data_files, fitting, read_text, read_texts
 from gate.drift.top_tokens import Sequences, TopTokens
 
@@ -22,6 +22,7 @@ __all__ = [
     "read_texts",
     "store",
     "text_windows",
+    "together",
     "tokens_digest",
     "windows",
 ]

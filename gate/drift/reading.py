@@ -9,6 +9,14 @@ import numpy as np
 from gate.errors import SettingsError
 from gate.settings import PerplexityText
 
+BATCH_TOKENS = 2048
+"""Tokens of windows that are read together, at least one window."""
+
+
+def together(window: int) -> int:
+    """How many windows of so many tokens make a batch."""
+    return max(1, BATCH_TOKENS // window)
+
 
 class Reading(NamedTuple):
     """What a model says of every token of some windows but the first, given those before it.

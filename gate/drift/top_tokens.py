@@ -82,6 +82,18 @@ class TopTokens(NamedTuple):
         logprobs, rest = sixteen_bits(reading.top_logprobs[mask])
         return cls(sequences, reading.top_ids[mask], logprobs, rest)
 
+    @classmethod
+    def joined(cls, parts: Sequence["TopTokens"]) -> "TopTokens":
+        """Those of the sequences of several, one after the other."""
+        width = max(part.sequences.ids.shape[1] for part in parts)
+        ids = [np.pad(s.ids, ((0, 0), (0, width - s.ids.shape[1]))) for s, *_ in parts]
+        sequences = Sequences(
+            np.concatenate(ids),
+            np.concatenate([part.sequences.first for part in parts]),
+            np.concatenate([part.sequences.length for part in parts]),
+        )
+        return cls(sequences, *map(np.concatenate, zip(*(part[1:] for part in parts), strict=True)))
+
     def take(self, rows: Sequence[int]) -> "TopTokens":
         """Those of some sequences, in that order."""
         stops = np.cumsum(self.sequences.counts)

@@ -14,7 +14,7 @@ from gate.fit.units import gigabytes, parse_bytes
 from gate.quantization import Format, QuantizedLayer
 from gate.records import Fit, Target
 
-__all__ = ["GPUS", "RUNTIMES", "fit", "gigabytes", "parse_bytes"]
+__all__ = ["GPUS", "RUNTIMES", "fit", "gigabytes", "layer_kinds", "parse_bytes"]
 
 GPUS: tuple[str, ...]
 """Every GPU of the table of support, by the name that the command line takes."""
@@ -60,7 +60,7 @@ def fit(
             )
     runtime = known.runtimes[target.runtime] if target.runtime else None
     gpu = known.gpus[target.gpu] if target.gpu else None
-    kinds = _kinds(layers)
+    kinds = layer_kinds(layers)
     ways = executions(checkpoint, form, kinds, runtime, gpu)
     decoded = {entry.algorithm for entry in ways if entry.path == "dequantized"}
     return Fit(
@@ -81,7 +81,7 @@ def fit(
     )
 
 
-def _kinds(layers: Sequence[QuantizedLayer]) -> Kinds:
+def layer_kinds(layers: Sequence[QuantizedLayer]) -> Kinds:
     """Layers that are declared and stored alike behave alike: one of them is looked at."""
     first: dict[Hashable, QuantizedLayer] = {}
     counts: Counter[Hashable] = Counter()

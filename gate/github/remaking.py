@@ -24,6 +24,7 @@ from gate.records import (
 )
 from gate.rule import Rule, sections, summary
 from gate.rules import RULES
+from gate.settings import AT_LOAD
 
 FORMAT = re.compile(r"[a-z0-9_-]{1,40}", re.ASCII)
 MOST = 500
@@ -112,6 +113,9 @@ def _report(report: Report, name: str) -> Report:
         checkpoint=name,
         revision=None,
         files=tuple(file for file in report.files[:MOST] if figures.name(file)),
+        runtime_quantization=report.runtime_quantization
+        if report.runtime_quantization in AT_LOAD
+        else None,
         command=f"gate check {name}",
         settings={},
         lint=found,

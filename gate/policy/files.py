@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gate.errors import SettingsError
 from gate.records import Policy
-from gate.settings import BASELINES, DEFAULT_FILE, Settings
+from gate.settings import BASELINES, DEFAULT_FILE, PACKAGED, Settings
 
 TASK_SUFFIXES = (".yaml", ".yml", ".py")
 """What a task file may include or import from beside it."""
@@ -51,7 +51,12 @@ def named(settings: Settings) -> Named:
     files = [
         *tasks,
         *(rule.baseline for rule in settings.checkpoints),
-        *(metric.documents for metric in settings.task_metrics),
+        # The package's own come with its version.
+        *(
+            m.documents
+            for m in settings.task_metrics
+            if not (m.documents or "").startswith(PACKAGED)
+        ),
         *(metric.perplexity.file for metric in settings.perplexity_metrics),
         settings.answers,
     ]

@@ -49,7 +49,7 @@ from gate.records.linting import (
     Target,
     Undivided,
 )
-from gate.records.reading import PerplexityResult, RoundingFloor
+from gate.records.reading import Agreement, PerplexityResult, RoundingFloor, Targeted
 from gate.records.repeating import Rerun
 from gate.records.running import (
     ChangedCheckpoint,
@@ -69,7 +69,7 @@ from gate.records.scoring import (
     TaskResult,
     TaskSetup,
 )
-from gate.records.serving import Served
+from gate.records.serving import Engine, Served
 from gate.records.sharding import MOST_SHARDS, Shard
 from gate.records.speeding import BatchSpeed, Repeated, Throughput
 from gate.records.storing import (
@@ -90,6 +90,7 @@ from gate.records.weighing import Size, SizeBucket
 __all__ = [
     "MOST_SHARDS",
     "SCHEMA_VERSION",
+    "Agreement",
     "Answer",
     "AnswerStats",
     "BaselineInfo",
@@ -109,6 +110,7 @@ __all__ = [
     "Distributions",
     "Drift",
     "EarlyStop",
+    "Engine",
     "Entry",
     "EvalResult",
     "Exclusion",
@@ -160,6 +162,7 @@ __all__ = [
     "Status",
     "SuiteOutcome",
     "Target",
+    "Targeted",
     "TaskResult",
     "TaskSetup",
     "TestResult",

@@ -71,6 +71,8 @@ class Prompting(Record):
         prompts_bos: BOS tokens with which the tasks' prompts begin, the most of any task.
         turn_end: The token with which the template ends an answer; None where it shows none.
         ends_turn: Whether generation ends at that token.
+        tokens_digests: Task to SHA-256 over the token ids of its first prompts and of a text with
+            much that tokenizers treat in different ways; see `prompting.tokens_digest`.
     """
 
     bos: str | None
@@ -80,3 +82,4 @@ class Prompting(Record):
     prompts_bos: int
     turn_end: str | None
     ends_turn: bool | None
+    tokens_digests: dict[str, str] = Field(default={})

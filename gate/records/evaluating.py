@@ -6,10 +6,10 @@ from pydantic import Field
 
 from gate.records.answering import AnswerStats, Prompting
 from gate.records.drifting import Distributions, Drift, Source
-from gate.records.reading import PerplexityResult, RoundingFloor
+from gate.records.reading import Agreement, PerplexityResult, RoundingFloor, Targeted
 from gate.records.repeating import Rerun
 from gate.records.scoring import Answer, TaskResult, TaskSetup
-from gate.records.serving import Served
+from gate.records.serving import Engine, Served
 from gate.records.sharding import Shard
 from gate.records.speeding import Throughput
 from gate.records.storing import SCHEMA_VERSION, Record
@@ -27,7 +27,13 @@ class EvalResult(Record):
         chat_template_sha: SHA-256 of the template that was used.
         weight_bits: The lowest declared width of a weight; 16 for an unquantized checkpoint.
         kernel: How quantized layers were computed, in words.
+        runtime_quantization: How the runtime quantized the weights while it loaded them, in words;
+            None where they were taken as they are stored.
+        agreement: Whether the runtime computes what the files say, where that can be told.
+        target: Where it is meant to be served, and what is computed otherwise there.
         served: Who answered, where the weights were not loaded here.
+        engine: What ran the model here, where transformers did not.
+        chosen: Why this backend ran it, where the settings leave that open.
         distributions: What a later candidate's distributions are compared with.
         drifts: How far the distributions lie from those of the baseline.
         unread: What was to be read and was not, and why: a sentence each.
@@ -40,6 +46,7 @@ class EvalResult(Record):
         throughput: Speed and memory, where the settings ask for them.
         shard: Which part of a run this is; None for a whole one.
         shards: From how many parts it was merged; 1 where it was measured as a whole.
+        replicas: How many processes shared the documents.
         duration_s: Wall-clock, model loading included.
     """
 
@@ -57,7 +64,12 @@ class EvalResult(Record):
     device: str
     dtype: str
     kernel: str
+    runtime_quantization: str | None = None
+    agreement: Agreement | None = None
+    target: Targeted | None = None
     served: Served | None = None
+    engine: Engine | None = None
+    chosen: str | None = None
     activations: Literal["emulate", "off"]
     setups: tuple[TaskSetup, ...]
     tasks: tuple[TaskResult, ...]
@@ -73,6 +85,7 @@ class EvalResult(Record):
     throughput: Throughput | None = None
     shard: Shard | None = None
     shards: int = 1
+    replicas: int = 1
     size: Size
     seed: str
     batch_size: int

@@ -228,6 +228,8 @@ class Report(Record):
     Attributes:
         checkpoint: What the user named.
         files: The weight files to which the look was limited; empty for all.
+        runtime_quantization: How the runtime was to quantize the weights while it loaded them, in
+            words: then that is judged. None where they are taken as they are stored.
         command: The command that repeats this run.
         settings: As used, defaults filled in.
         flips: Documents that moved the deciding metrics, the first few; losses before gains.
@@ -248,6 +250,7 @@ class Report(Record):
     checkpoint: str
     revision: str | None
     files: tuple[str, ...] = ()
+    runtime_quantization: str | None = None
     command: str
     settings: dict[str, Any]
     lint: LintResult

@@ -38,6 +38,46 @@ class PerplexityResult(Record):
         return math.exp(mean) if mean < 700 else math.inf if mean >= 700 else math.nan
 
 
+class Agreement(Record):
+    """How far a runtime's own computation lies from the weights that the files hold, decoded.
+
+    Attributes:
+        kl: Mean KL(decoded || runtime) in nats, over the most likely tokens and the rest as one;
+            None where the decoded weights compute NaN or infinity.
+        same_top: Share of tokens whose most likely candidate is the same; None likewise.
+        limit: What `kl` is of a sound pair, at most.
+        tokens: How many it was measured on.
+        reference: How the decoded weights were computed, in words.
+    """
+
+    kl: float | None
+    same_top: float | None
+    limit: float
+    tokens: int
+    reference: str
+
+
+class Targeted(Record):
+    """The runtime and the GPU that were meant, and what was measured beside what they compute.
+
+    Attributes:
+        name: Runtime with version, and the GPU.
+        requantized: Layers whose weights the runtime quantizes again, as was done here.
+        kl: How far those weights lie from the stored ones, inputs as they are: mean KL(stored ||
+            served) in nats; None where that was not measured.
+        tokens: How many it was measured on.
+        differs: What is computed otherwise there, each as a sentence; empty for nothing.
+        unknown: What may be, likewise.
+    """
+
+    name: str
+    requantized: int = 0
+    kl: float | None = None
+    tokens: int = 0
+    differs: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
 class RoundingFloor(Record):
     """What a last-bit change in the rounding of activations alone does to the model.
 

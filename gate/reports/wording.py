@@ -1,11 +1,21 @@
 """What reports say, the same in every form: sentences and table cells, not yet escaped."""
 
 import re
+from collections.abc import Iterator
 from datetime import datetime
 
 from gate.plain import MAX_MESSAGE_CHARS as MAX_MESSAGE_CHARS
 from gate.plain import plain as plain
-from gate.records import EvalResult, LintResult, Policy, Report, Size, Verdict
+from gate.records import (
+    Agreement,
+    EvalResult,
+    LintResult,
+    Policy,
+    Report,
+    Size,
+    Targeted,
+    Verdict,
+)
 from gate.reports import counts, drifts
 
 VERDICTS = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE"}
@@ -38,13 +48,14 @@ def advice(text: str) -> tuple[str, str]:
 
 
 def name(report: Report) -> str:
-    """What the user named, with the revision and the files to which the look was limited."""
+    """What the user named, with all that limits or changes what of it was judged."""
     named = f"{report.checkpoint}@{report.revision}" if report.revision else report.checkpoint
     if len(report.files) == 1:
-        return f"{named}/{report.files[0]}"
-    if report.files:
-        return f"{named} ({', '.join(report.files[:3])}{', …' if len(report.files) > 3 else ''})"
-    return named
+        named = f"{named}/{report.files[0]}"
+    elif report.files:
+        named += f" ({', '.join(report.files[:3])}{', …' if len(report.files) > 3 else ''})"
+    loaded = report.runtime_quantization
+    return f"{named}, quantized at load: {loaded}" if loaded else named
 
 
 def format_sentence(result: LintResult) -> str:
@@ -104,17 +115,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
         names = ", ".join(report.private_tasks)
         sentence = f"prompts and answers of {names} are left out; publish_text: true shows them"
         found.append(("Private", sentence))
-    if result is not None and result.rounding_floor is not None:
-        floor = result.rounding_floor
-        found.append(
-            (
-                "Rounding floor",
-                f"a last-bit change of rounding alone moves the model by KL {floor.kl:.2g} nats "
-                f"({100 * floor.codes_changed:.2f} % of activation codes, {floor.tokens:,} tokens)",
-            )
-        )
     if result is not None:
-        found += drifts.facts(result)
+        found += [*_numerics(result), *drifts.facts(result)]
     if report.baseline is not None:
         base = report.baseline
         name = f"{base.model}@{base.revision}" if base.revision else base.model
@@ -129,6 +131,21 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("Took", f"{duration(report.duration_s)}; quant-gate {report.gate_version}, {report.date}")
     )
     return found
+
+
+def _numerics(result: EvalResult) -> Iterator[tuple[str, str]]:
+    """What arithmetic alone does to the model."""
+    floor, target = result.rounding_floor, result.target
+    if floor is not None:
+        yield (
+            "Rounding floor",
+            f"a last-bit change of rounding alone moves the model by KL {floor.kl:.2g} nats "
+            f"({100 * floor.codes_changed:.2f} % of activation codes, {floor.tokens:,} tokens)",
+        )
+    if target is not None and target.requantized:
+        yield "Weights", _requantized(target)
+    if result.agreement is not None:
+        yield "Agreement", agreement_sentence(result.agreement)
 
 
 def _last(report: Report) -> list[tuple[str, str]]:
@@ -182,11 +199,35 @@ def not_run(report: Report) -> str:
     return ", ".join(missing)
 
 
+def _requantized(target: Targeted) -> str:
+    """What the runtime does to the stored weights, and how far that moves the model."""
+    said = f"{count(target.requantized, 'layer')} quantized again, as {target.name} does"
+    if target.kl is None:
+        return said
+    return f"{said}: KL {target.kl:.2g} nats from the stored ones ({target.tokens:,} tokens)"
+
+
+def agreement_sentence(found: Agreement) -> str:
+    """How far a runtime's own computation lies from the decoded weights."""
+    if found.kl is None or found.same_top is None:
+        return f"none with the decoded weights, which compute NaN or infinity ({found.reference})"
+    return (
+        f"the runtime lies KL {found.kl:.2g} nats from the decoded weights and has the same top "
+        f"token in {100 * found.same_top:.1f} % ({found.tokens:,} tokens; {found.reference})"
+    )
+
+
 def run_sentence(result: EvalResult) -> str:
-    """Backend, device, kernel, batches and versions."""
+    """Backend, device, kernel, processes and machines, batches and versions."""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(result.versions.items()))
-    said = f"{result.backend} on {result.device}, {result.dtype}, {result.kernel}"
-    return "; ".join(part for part in (said, result.batch_plan, versions) if part)
+    backend = f"{result.backend} ({result.chosen})" if result.chosen else result.backend
+    said = f"{backend} on {result.device}, {result.dtype}, {result.kernel}"
+    shared = (
+        f"shared by {result.replicas} processes" if result.replicas > 1 else "",
+        f"shard {result.shard} of a run" if result.shard is not None else "",
+        f"merged from {result.shards} shards" if result.shards > 1 else "",
+    )
+    return "; ".join(part for part in (said, *shared, result.batch_plan, versions) if part)
 
 
 def age(made: str, now: str) -> str:

@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from gate.errors import SettingsError
+from gate.settings import sets
 from gate.settings.metrics import TaskMetric, WrittenFloat
 from gate.settings.whole import (
     DEFAULT,
@@ -120,7 +121,7 @@ def parse(content: bytes, path: PurePath) -> Settings:
     if not isinstance(value, Mapping):
         raise SettingsError(f"{path} holds no mapping", "Begin it with `version: 1`.")
     try:
-        return Settings.model_validate(value)
+        return Settings.model_validate(sets.expanded(value))
     except ValidationError as error:
         raise SettingsError(
             f"{path} {_first(error, value)}",
@@ -130,10 +131,12 @@ def parse(content: bytes, path: PurePath) -> Settings:
 
 def _first(error: ValidationError, value: Mapping[str, Any]) -> str:
     """The most telling violation, with its JSON pointer into `value`."""
-    worst = max(error.errors(), key=lambda item: (item["type"] != "missing", len(item["loc"])))
+    # A list whose entries are wrong counts as too short, which says nothing.
+    vague = {"missing", "too_short"}
+    worst = max(error.errors(), key=lambda item: (item["type"] not in vague, len(item["loc"])))
     where: list[str] = []
     node: Any = value
-    for part in worst["loc"]:
+    for part in sets.as_written(value, worst["loc"]):
         inside = isinstance(node, list) or (isinstance(node, Mapping) and part in node)
         # What is neither a key nor absent is pydantic's name for a member of a union.
         if inside or (worst["type"] == "missing" and part == worst["loc"][-1]):

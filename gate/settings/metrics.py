@@ -39,24 +39,37 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class TaskOptions(Part):
-    """How a task is asked; every metric of one task shares them.
+class Asking(Part):
+    """How any question is put to the model, and what is taken of its answer.
 
     Attributes:
-        documents: JSON Lines file with the task's documents; left out, the task's own data set.
         apply_chat_template: `auto` applies it to generation tasks of a model that has one.
         max_gen_toks: Most new tokens per answer; left out, the task's own.
         think: What is done with a think block before an answer is scored: `strip`, the default,
             takes it out, `keep` scores it too, `refuse` ends the run.
     """
 
-    documents: str | None = None
-    num_fewshot: int | None = Field(default=None, ge=0, le=64)
     apply_chat_template: bool | Literal["auto"] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     system_instruction: str | None = None
     max_gen_toks: int | None = Field(default=None, ge=1)
     think: Literal["strip", "refuse", "keep"] | None = None
+
+
+Scorer = Literal["exact", "contains", "regex", "choice", "json-schema"]
+
+
+class TaskOptions(Asking):
+    """How a task is asked; every metric of one task shares them.
+
+    Attributes:
+        documents: JSON Lines file with the task's documents; left out, the task's own data set.
+        scorer: Of questions of the user's own, which `jsonl` names; none of an lm-eval task.
+    """
+
+    documents: str | None = None
+    scorer: Scorer | None = None
+    num_fewshot: int | None = Field(default=None, ge=0, le=64)
 
 
 class TaskMetric(TaskOptions):
@@ -82,12 +95,44 @@ class TaskMetric(TaskOptions):
         if self.gates and self.metric is None:
             limit = "min_score" if self.min_retention is None else "min_retention"
             raise ValueError(f"{limit} needs a metric")
+        if self.scorer is not None and self.task != PurePath(self.documents or "").name:
+            raise ValueError("scorer belongs to jsonl: FILE")
         return self
 
     @property
     def gates(self) -> bool:
         """Whether it has a limit."""
         return self.min_retention is not None or self.min_score is not None
+
+
+class JsonlMetric(Asking):
+    """Questions of the user's own, one JSON object a line, and how their answers are scored.
+
+    Attributes:
+        jsonl: File of lines with `prompt`, and `answer` or `choices`, relative to the settings.
+        scorer: `exact` wants one of the answers and nothing else, `contains` looks for one whatever
+            its case, `regex` for a pattern of RE2, `choice` asks which of the line's `choices` the
+            model finds likeliest, `json-schema` wants JSON that the schema in `answer` allows.
+        min_retention: Share of the baseline's score that must be kept.
+        min_score: Score that must be reached whatever the baseline has, 0..1; without either limit
+            the metric is advisory.
+    """
+
+    jsonl: Annotated[str, Field(pattern=r"[^/\\]\.jsonl$")]
+    scorer: Scorer
+    min_retention: Limit | None = None
+    min_score: Annotated[Limit, Field(le=1)] | None = None
+
+    @classmethod
+    def as_task(cls, value: Any) -> "TaskMetric":
+        """The task that lm-eval is given: its name is the file's, its metric the scorer's."""
+        found = cls.model_validate(value)
+        return TaskMetric(
+            task=PurePath(found.jsonl).name,
+            documents=found.jsonl,
+            metric="acc" if found.scorer == "choice" else found.scorer,
+            **found.model_dump(exclude={"jsonl"}, exclude_unset=True),
+        )
 
 
 LONG_WINDOW = 8192
@@ -164,12 +209,19 @@ class TaskRun(Part):
 
 def _metric_kind(value: Any) -> str:
     """Which metric an entry means, so that only what is wrong with that one is said."""
+    if isinstance(value, Mapping) and "jsonl" in value:
+        return "jsonl metric"
     is_text = "perplexity" in value if isinstance(value, Mapping) else hasattr(value, "perplexity")
     return "perplexity metric" if is_text else "task metric"
 
 
 TaggedMetric = Annotated[
     Annotated[TaskMetric, Tag("task metric")]
+    | Annotated[
+        TaskMetric,
+        BeforeValidator(JsonlMetric.as_task, json_schema_input_type=JsonlMetric),
+        Tag("jsonl metric"),
+    ]
     | Annotated[PerplexityMetric, Tag("perplexity metric")],
     Discriminator(_metric_kind),
 ]

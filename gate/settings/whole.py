@@ -6,14 +6,14 @@ from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     Field,
     model_validator,
 )
 
-from gate import duration
 from gate.errors import SettingsError
+from gate.settings import sets
 from gate.settings import suites as grouping
+from gate.settings.choices import Age, BatchSize, Borderline, EarlyStopping, Memory, Replicas
 from gate.settings.metrics import (
     DEFAULT_METRICS,
     Limit,
@@ -25,9 +25,12 @@ from gate.settings.metrics import (
     TaskRun,
 )
 from gate.settings.rules import CheckpointRule, Reason, covers
+from gate.settings.runtime import RuntimeQuantization
 from gate.settings.server import Server
 from gate.settings.speed import Speed
 from gate.settings.suites import Combine, Suite
+from gate.settings.target import Target
+from gate.settings.vllm import Vllm
 
 DEFAULT_FILE = "quant-gate.yaml"
 
@@ -39,43 +42,33 @@ BASELINES = "baselines"
 PULL_REQUEST_EVENTS = frozenset({"pull_request", "pull_request_target", "merge_group"})
 
 
-EarlyStopping = Literal["auto", "guaranteed", "certain", "off"]
-
-
-BatchSize = Annotated[int, Field(ge=1, le=4096)] | Literal["auto"]
-
-
-Borderline = Literal["point", "block", "inconclusive", "escalate"]
-
-
-Memory = Literal["auto", "resident", "stream"]
-
-
-def _age(text: str) -> str:
-    """A length of time as it is written, held against the ones that count."""
-    try:
-        duration.parse(text, "age of a baseline")
-    except SettingsError as error:
-        raise ValueError(f"{error.message}. {error.hint}") from error
-    return text
-
-
-Age = Annotated[str, AfterValidator(_age)]
+def _or_sets(schema: dict[str, Any]) -> None:
+    """In the file, a set's name may stand where a suite does."""
+    schema["items"] = {"anyOf": [schema["items"], {"enum": list(sets.NAMES)}]}
 
 
 class Settings(Part):
     """The whole file.
 
     Attributes:
-        backend: Who runs the model.
+        backend: Who runs the model; `auto` is vLLM where it can serve the checkpoint here, else hf.
         answers: For backend `replay`: the stored result whose answers are used.
         server: For backend `server`: whom it asks.
+        vllm: For backend `vllm`: how it runs its engine.
+        runtime_quantization: For backend `native`: how the runtime quantizes an unquantized
+            checkpoint while it loads it, which is then what is judged; `gate eval` measures the
+            checkpoint without, as the baseline.
+        target: Where the checkpoint will be served.
+        weights: `served` decodes them as the target's runtime computes with them, `stored` as the
+            files have them; without a target that is the same.
         activations: `emulate` quantizes inputs as the runtime will; `off` leaves them.
         batch_size: Documents that are generated together; halved when memory runs out. `auto` takes
             what a GPU has room for, and 8 on a CPU.
         memory: `resident` loads the whole model, `stream` holds one decoder layer at a time, with
             which texts are read but no task is answered; `auto` streams where the whole model does
-            not fit.
+            not fit. `offload` lets the host's memory hold what the GPUs do not, which is slow.
+        replicas: Processes that share the documents, each with the whole model on a GPU of its own,
+            or with its part of a CPU's threads; `auto` takes every GPU that holds the model.
         canary_prompts: Answers that are looked at before the long run; 0 for none.
         early_stop: When a task may end before its last document: `guaranteed` when the verdict on
             all of them is settled with 99 %, `certain` when nothing can change it, `auto` as
@@ -99,7 +92,8 @@ class Settings(Part):
             reference is at hand; the verdict stays.
         publish_text: Whether reports hold prompts and answers of the user's own tasks, too.
         metrics: What is measured; those of `suites` where these are given instead.
-        suites: The same in groups, in the order in which they are run.
+        suites: The same in groups, in the order in which they are run; the name of a set stands for
+            its suites (`gate list suites`).
         combine: Every suite must pass (`each`), or none may fall below its floor and their mean
             retention must reach `min_mean_retention` (`mean`).
         speed: How speed and memory are measured; left out, they are not.
@@ -107,12 +101,17 @@ class Settings(Part):
     """
 
     version: Literal[1] = 1
-    backend: Literal["hf", "replay", "server"] = "hf"
+    backend: Literal["auto", "hf", "native", "replay", "server", "vllm"] = "hf"
     answers: str | None = None
     server: Server | None = None
+    vllm: Vllm = Vllm()
+    runtime_quantization: RuntimeQuantization | None = None
+    target: Target | None = None
+    weights: Literal["served", "stored"] = "served"
     activations: Literal["emulate", "off"] = "emulate"
     batch_size: BatchSize = "auto"
     memory: Memory = "auto"
+    replicas: Replicas = 1
     canary_prompts: int = Field(default=16, ge=0, le=1024)
     early_stop: EarlyStopping = "auto"
     borderline: Borderline = "point"
@@ -128,7 +127,7 @@ class Settings(Part):
     publish_text: bool = False
     checkpoints: tuple[CheckpointRule, ...] = ()
     metrics: tuple[TaggedMetric, ...] = Field(default=DEFAULT_METRICS, min_length=1)
-    suites: tuple[Suite, ...] = ()
+    suites: tuple[Suite, ...] = Field(default=(), json_schema_extra=_or_sets)
     combine: Combine = "each"
     min_mean_retention: Limit | None = None
     speed: Speed | None = None
@@ -140,6 +139,8 @@ class Settings(Part):
         stated = self.model_fields_set
         if self.backend == "server" and self.server is None:
             raise ValueError("backend: server needs server, such as {url: http://localhost:8000}")
+        if self.runtime_quantization is not None and self.backend != "native":
+            raise ValueError("runtime_quantization needs backend: native")
         escalating = any(suite.escalate_to is not None for suite in self.suites)
         if (self.min_mean_retention is None) == (self.combine == "mean"):
             raise ValueError("combine: mean and min_mean_retention belong together")

@@ -32,7 +32,8 @@ def compare(
     """
     check_baseline(settings, baseline)
     early = Early(candidate.seed, len(stopping.gating_metrics(settings, baseline)), settings)
-    bits = UNQUANTIZED_BITS if candidate.format is None else weight_bits
+    plain = candidate.format is None and candidate.runtime_quantization is None
+    bits = UNQUANTIZED_BITS if plain else weight_bits
     found: dict[tuple[str, str], Comparison] = {}
     for metric in settings.metrics:
         if isinstance(metric, PerplexityMetric):

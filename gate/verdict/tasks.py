@@ -6,7 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple, Self
 
-from gate import evaluate, stopping
+from gate import batching, stopping
 from gate.errors import BaselineMismatchError, SettingsError
 from gate.records import (
     Comparison,
@@ -167,7 +167,7 @@ def _decision(metric: TaskMetric, pairs: _Pairs, early: Early) -> _Decision:
         borderline = straddles(pairs.interval, _bound(exact, pairs.whole))
         return _Decision(limit, min_score, allowed, outcome, borderline)
     ids = [sample.doc_id for sample in pairs.whole.samples]
-    order = evaluate.order(ids, early.seed, candidate.task)
+    order = batching.order(ids, early.seed, candidate.task)
     settled = stopping.settled(metric, pairs.whole, candidate, order, early.gating)
     asked_of = len(candidate.samples), stopped.n_planned
     reason = early_sentence(pairs.name, settled, pairs.moved, allowed, asked_of)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from decimal import Decimal
 
-from gate import evaluate
+from gate import batching
 from gate.errors import BaselineMismatchError, SettingsError
 from gate.records import (
     Comparison,
@@ -138,7 +138,7 @@ def _decided(
         held = math.isfinite(ratio.value) and Decimal(ratio.value) <= limit
         return judged(held), straddles(ratio, limit)
     ids = result.window_ids
-    committed = evaluate.order(range(len(base.window_nll)), seed, result.name)[: len(ids)]
+    committed = batching.order(range(len(base.window_nll)), seed, result.name)[: len(ids)]
     settled = list(ids) == committed and _above(_ratio(base, result, SCREEN_TAIL), limit)
     return "fail" if settled else "inconclusive", False
 

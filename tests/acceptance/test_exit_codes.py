@@ -31,13 +31,16 @@ metrics:
 SOUND = "A complete answer that ends where it should."
 
 
-def gate(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def gate(
+    directory: Path, *arguments: str, timeout_s: int = 120
+) -> subprocess.CompletedProcess[str]:
     """Run the command line in `directory`."""
     environment = os.environ | {"QUANT_GATE_CACHE": str(directory / "cache"), "COLUMNS": "200"}
     environment.pop("QUANT_GATE_DEBUG", None)
     return subprocess.run(
         [sys.executable, "-m", "gate", *arguments],
-        cwd=directory, env=environment, capture_output=True, text=True, timeout=120, check=False,
+        cwd=directory, env=environment, capture_output=True, text=True, timeout=timeout_s,
+        check=False,
     )  # fmt: skip
 
 

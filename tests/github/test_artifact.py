@@ -329,7 +329,7 @@ def test_every_field_of_a_report_is_made_anew_or_left_out() -> None:
         "schema_version", "gate_version", "checkpoint", "revision", "files", "command", "settings",
         "lint", "size", "evaluation", "baseline", "verdict", "flips", "instructions",
         "private_tasks", "policy", "policy_digest", "digests", "run_id", "reused_from",
-        "reused_run", "previous", "diagnosis", "date", "duration_s",
+        "reused_run", "previous", "diagnosis", "date", "duration_s", "runtime_quantization",
     }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 from results import perplexity, result, size, task
 
 from gate import verdict
-from gate.evaluate import order
+from gate.batching import order
 from gate.records import (
     BaselineInfo,
     CanaryAnswer,
