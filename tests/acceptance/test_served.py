@@ -42,7 +42,7 @@ import sys, time
 import xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path, params.port = sys.argv[1], int(sys.argv[2])
-params.n_ctx, params.n_parallel, params.model_alias = 4096, 2, sys.argv[3]
+params.n_ctx, params.n_parallel, params.model_alias = 4096, 2, {sys.argv[3]}
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
 server = xllamacpp.Server(params)
 time.sleep(3600)
