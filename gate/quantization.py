@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from gate.codes import ScaleValues
-from gate.errors import UnknownFormatError
+from gate.errors import SettingsError, UnknownFormatError
 
 if TYPE_CHECKING:
     from gate.checkpoint import Checkpoint, TensorInfo
@@ -251,6 +251,28 @@ class Format(Protocol):
 def identify(checkpoint: "Checkpoint", formats: Sequence[Format]) -> Format | None:
     """The format that the checkpoint declares; None for an unquantized one."""
     return next((candidate for candidate in formats if candidate.matches(checkpoint)), None)
+
+
+def declared_method(checkpoint: "Checkpoint", form: Format | None) -> str | None:
+    """How a checkpoint says that it is quantized; None for an unquantized one."""
+    declared = checkpoint.quantization_config
+    if form is not None:
+        return form.name
+    return None if declared is None else str(declared.get("quant_method", "an unnamed method"))
+
+
+def require_unquantized(checkpoint: "Checkpoint", form: Format | None) -> None:
+    """Refuse to quantize at load what is quantized already.
+
+    Raises:
+        SettingsError: Naming its method.
+    """
+    method = declared_method(checkpoint, form)
+    if method is not None:
+        raise SettingsError(
+            f"{checkpoint.source} is stored as {method}: it cannot be quantized again at load",
+            "Leave runtime_quantization out, or name the unquantized checkpoint.",
+        )
 
 
 def require_decodable(checkpoint: "Checkpoint", form: Format | None) -> None:

@@ -167,6 +167,9 @@ def test_the_history_keeps_it_apart() -> None:
     [
         {"backend": "hf", "runtime_quantization": NF4},
         {"backend": "native", "runtime_quantization": {}},
+        {"backend": "native", "runtime_quantization": {"quantization": "fp8"}},
+        {"backend": "vllm", "runtime_quantization": NF4},
+        {"backend": "vllm", "runtime_quantization": NF4 | {"kv_cache_dtype": "fp8"}},
         {"backend": "native", "runtime_quantization": NF4 | {"load_in_8bit": True}},
         {"backend": "native", "runtime_quantization": {"load_in_4bit": "nf5"}},
         {
@@ -181,12 +184,16 @@ def test_contradictory_settings_are_refused(asked: dict[str, Any]) -> None:
 
 
 def test_every_way_has_a_label_of_its_own() -> None:
-    assert len(AT_LOAD) == 13 and LABEL in AT_LOAD
+    assert len(AT_LOAD) == 16 and LABEL in AT_LOAD
     found = RuntimeQuantization(
         load_in_4bit="fp4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="float16"
     )
     assert found.label == "bitsandbytes FP4, double quantization, computed in float16"
     assert (found.weight_bits, RuntimeQuantization(load_in_8bit=True).weight_bits) == (4, 8)
+    cache = RuntimeQuantization(kv_cache_dtype="fp8")
+    assert (cache.weight_bits, cache.label) == (16, "vLLM FP8 KV cache")
+    both = RuntimeQuantization(quantization="fp8", kv_cache_dtype="fp8")
+    assert (both.weight_bits, both.label) == (8, "vLLM FP8 with FP8 KV cache")
 
 
 def test_its_bits_decide_the_usual_limit(place: Path) -> None:

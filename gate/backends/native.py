@@ -17,9 +17,8 @@ from gate.errors import (
     BackendUnavailableError,
     CheckpointError,
     GateError,
-    SettingsError,
 )
-from gate.quantization import Format
+from gate.quantization import Format, declared_method, require_unquantized
 from gate.settings import RuntimeQuantization, Settings
 
 if TYPE_CHECKING:
@@ -172,12 +171,9 @@ def require_able(checkpoint: Checkpoint, form: Format | None, settings: Settings
         SettingsError: A quantized checkpoint is to be quantized at load.
         BackendUnavailableError: transformers cannot run the format, or a package is missing.
     """
-    method = form.name if form is not None else _declared(checkpoint)
-    if settings.runtime_quantization is not None and method is not None:
-        raise SettingsError(
-            f"{checkpoint.source} is stored as {method}: it cannot be quantized again at load",
-            "Leave runtime_quantization out, or name the unquantized checkpoint.",
-        )
+    if settings.runtime_quantization is not None:
+        require_unquantized(checkpoint, form)
+    method = declared_method(checkpoint, form)
     if method is not None and method not in LIBRARIES:
         why = UNABLE.get(method, f"no library is known here with which it computes {method}")
         raise BackendUnavailableError(
@@ -214,12 +210,6 @@ def bitsandbytes_config(asked: RuntimeQuantization) -> Any:
         bnb_4bit_use_double_quant=asked.bnb_4bit_use_double_quant,
         bnb_4bit_compute_dtype=asked.bnb_4bit_compute_dtype,
     )
-
-
-def _declared(checkpoint: Checkpoint) -> str | None:
-    """The quantization method that no format of ours describes."""
-    declared = checkpoint.quantization_config
-    return None if declared is None else str(declared.get("quant_method", "an unnamed method"))
 
 
 def _installed(distribution: str) -> bool:

@@ -15,6 +15,7 @@ from gate.checkpoint import Checkpoint
 from gate.drift import Reading
 from gate.errors import BackendError, BackendUnavailableError
 from gate.harness import Asked, Told, Written
+from gate.quantization import Format, require_unquantized
 from gate.records import Engine, RoundingFloor, ScoredDocument, Served
 from gate.settings import Settings
 from gate.speed import Clock, Generated, Workload
@@ -35,8 +36,9 @@ class Vllm(Documents):
 
     Args:
         checkpoint: What to run.
+        form: How its quantized weights are stored; None for an unquantized checkpoint.
         harness: The tasks; None where only texts are measured.
-        settings: `vllm` and `trust_remote_code` are read.
+        settings: `vllm`, `runtime_quantization` and `trust_remote_code` are read.
         unused: What those take that decode weights.
 
     Attributes:
@@ -44,7 +46,8 @@ class Vllm(Documents):
 
     Raises:
         BackendUnavailableError: vLLM or a GPU is missing, or it does not read such files.
-        SettingsError: A task asks for more tokens than there are.
+        SettingsError: A task asks for more tokens than there are, or what is quantized is to be
+            quantized at load.
     """
 
     served: Served | None = None
@@ -53,11 +56,14 @@ class Vllm(Documents):
     def __init__(
         self,
         checkpoint: Checkpoint,
+        form: Format | None,
         harness: "Harness | None",
         settings: Settings,
         **unused: object,
     ) -> None:
         super().__init__(checkpoint, harness, settings)
+        if settings.runtime_quantization is not None:
+            require_unquantized(checkpoint, form)
         self.versions = {name: version(name) for name in ("torch", "transformers", "lm_eval")}
         self.versions["vllm"] = vllm_machine.require()
         if (why := vllm_machine.unread(checkpoint)) is not None:

@@ -33,7 +33,7 @@ class Engines:
 
     Args:
         checkpoint: What they load.
-        settings: `vllm` and `trust_remote_code` are read.
+        settings: `vllm`, `runtime_quantization` and `trust_remote_code` are read.
         chosen: The GPUs, in the order of the copies; none where Ray chooses them.
 
     Attributes:
@@ -154,6 +154,7 @@ def arguments(
         "seed": SEED,
         "use_tqdm_on_load": False,
         "worker_extension_cls": "gate.backends.vllm_worker.Worker",
+        **(settings.runtime_quantization.by_vllm if settings.runtime_quantization else {}),
     }
     return {name: value for name, value in given.items() if value is not None}
 

@@ -55,7 +55,7 @@ class Settings(Part):
         answers: For backend `replay`: the stored result whose answers are used.
         server: For backend `server`: whom it asks.
         vllm: For backend `vllm`: how it runs its engine.
-        runtime_quantization: For backend `native`: how the runtime quantizes an unquantized
+        runtime_quantization: For `native` and `vllm`: how the runtime quantizes an unquantized
             checkpoint while it loads it, which is then what is judged; `gate eval` measures the
             checkpoint without, as the baseline.
         target: Where the checkpoint will be served.
@@ -139,8 +139,9 @@ class Settings(Part):
         stated = self.model_fields_set
         if self.backend == "server" and self.server is None:
             raise ValueError("backend: server needs server, such as {url: http://localhost:8000}")
-        if self.runtime_quantization is not None and self.backend != "native":
-            raise ValueError("runtime_quantization needs backend: native")
+        runtime = self.runtime_quantization
+        if runtime is not None and self.backend != runtime.backend:
+            raise ValueError(f"this runtime_quantization needs backend: {runtime.backend}")
         escalating = any(suite.escalate_to is not None for suite in self.suites)
         if (self.min_mean_retention is None) == (self.combine == "mean"):
             raise ValueError("combine: mean and min_mean_retention belong together")

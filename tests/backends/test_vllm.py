@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import checkpoints
 import numpy as np
 import openai_server
 import pytest
@@ -269,6 +270,26 @@ def test_the_way_that_the_engine_took_is_told(making: Making) -> None:
     )
     assert (backend.device, backend.dtype) == ("NVIDIA H100 80GB HBM3", "float32")
     assert not backend.emulated and backend.rounding_floor(WINDOWS) is None
+
+
+def test_it_quantizes_at_load_what_is_not_quantized(place: Path, machine: SimpleNamespace) -> None:
+    runtime = {"quantization": "fp8", "kv_cache_dtype": "fp8"}
+    asked = Settings.model_validate({"backend": "vllm", "runtime_quantization": runtime})
+    checkpoint, form = opened(place / "model")
+    with Vllm(checkpoint=checkpoint, form=form, harness=None, settings=asked):
+        given = LLM.made[0].given
+    assert (given["quantization"], given["kv_cache_dtype"]) == ("fp8", "fp8")
+
+
+def test_a_quantized_checkpoint_is_not_quantized_again(
+    tmp_path: Path, machine: SimpleNamespace
+) -> None:
+    asked = Settings.model_validate(
+        {"backend": "vllm", "runtime_quantization": {"quantization": "fp8"}}
+    )
+    checkpoint, form = opened(checkpoints.build(tmp_path / "fp8", "FP8"))
+    with pytest.raises(SettingsError, match="stored as modelopt: it cannot be quantized again"):
+        Vllm(checkpoint=checkpoint, form=form, harness=None, settings=asked)
 
 
 def test_speed_is_timed_token_by_token(making: Making, monkeypatch: pytest.MonkeyPatch) -> None:
