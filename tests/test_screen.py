@@ -47,6 +47,9 @@ class Letters:
     def prompt(self, task: str, doc_id: int) -> str:
         return f"prompt {doc_id}"
 
+    def doc_ids(self, task: str) -> range:
+        return range(100)
+
     def setups(self) -> tuple[TaskSetup, ...]:
         return (results.setup(),)
 

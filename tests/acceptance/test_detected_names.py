@@ -45,9 +45,9 @@ def test_detected_checkpoints_are_judged_by_their_names(repository: Path) -> Non
     assert files == [f"b-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
 
 
-def test_a_gguf_model_is_opened_and_not_evaluated_without_a_decoder(repository: Path) -> None:
+def test_a_gguf_model_is_opened_and_compared_with_a_baseline(repository: Path) -> None:
     done = gate(repository, "check", "--", "g/b-00001-of-00003.gguf")
-    assert done.returncode == 3 and "no decoder" in done.stderr
+    assert done.returncode == 3 and "holds no baseline" in done.stderr
     (repository / "g" / "a.gguf").write_bytes(b"GGUF")
     done = gate(repository, "check", "--", "g/a.gguf")
     assert done.returncode == 1 and done.stdout.startswith("FAIL")

@@ -12,7 +12,6 @@ from checkpoints import edit_declarations, edit_tensors
 from judging import errors, flagged, gather, judge
 
 from gate.architecture import text_name
-from gate.errors import UnknownFormatError
 from gate.formats.modelopt import ModelOpt
 from gate.formats.modelopt_config import Modules
 from gate.quantization import Declaration, Role
@@ -97,10 +96,10 @@ def test_stacked_experts_are_one_layer(tmp_path: Path, algo: str) -> None:
 
 
 @pytest.mark.parametrize("algo", ["FP8", "NVFP4"])
-def test_stacked_experts_are_not_decoded_as_if_they_were_one(tmp_path: Path, algo: str) -> None:
-    evidence = gather(stacked(tmp_path, algo))
-    with pytest.raises(UnknownFormatError, match="all experts in one tensor"):
-        ModelOpt().dequantize(evidence.layer_of[UP], np)
+def test_stacked_experts_are_decoded_as_the_model_counts_them(tmp_path: Path, algo: str) -> None:
+    layer = gather(stacked(tmp_path, algo)).layer_of[UP]
+    found = ModelOpt().dequantize(layer, np)
+    assert len(found.shape) == 3 and found.shape == layer.shape
 
 
 @pytest.mark.parametrize("algo", STACKED)

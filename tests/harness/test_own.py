@@ -116,7 +116,9 @@ def test_lines_are_asked_and_scored_by_lm_eval(tmp_path: Path, tokenizer: Any) -
     assert own == ("said.jsonl", "ids.jsonl", "chosen.jsonl")
 
 
-def test_a_bundle_takes_the_users_file_and_nothing_of_the_package(tmp_path: Path) -> None:
+def test_a_bundle_takes_the_users_file_and_nothing_of_the_package(
+    tmp_path: Path, sentence_data: Path
+) -> None:
     write(tmp_path / "own.jsonl", {"prompt": "x", "answer": "x"})
     (own_run,) = metrics("{jsonl: own.jsonl, scorer: exact}").task_runs
     assert sources(own_run, tmp_path, None, ()).files == (tmp_path / "own.jsonl",)
