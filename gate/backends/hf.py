@@ -3,7 +3,7 @@
 import contextlib
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,13 +23,13 @@ from gate.backends import (
     hf_speed,
     hf_stream,
 )
+from gate.backends.documents import Documents
 from gate.backends.hf_model import LoadProgress
 from gate.checkpoint import Checkpoint
 from gate.drift import Reading
 from gate.errors import BackendError, OutOfMemoryError
-from gate.harness import tokens
 from gate.quantization import Format
-from gate.records import RoundingFloor, ScoredDocument, Served, TaskSetup
+from gate.records import RoundingFloor, ScoredDocument, Served
 from gate.settings import Settings
 from gate.speed import Clock, Generated, Workload
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gate.harness import Harness
 
 
-class Hf:
+class Hf(Documents):
     """Runs a checkpoint with transformers; see `evaluate.Backend`.
 
     Args:
@@ -60,8 +60,8 @@ class Hf:
         progress: LoadProgress | None = None,
         streamed: bool = False,
     ) -> None:
-        self.checkpoint, self.form, self.settings = checkpoint, form, settings
-        self.progress = progress
+        super().__init__(checkpoint, harness, settings)
+        self.form, self.progress = form, progress
         self.emulated = form is not None
         self.device = self.dtype = self.kernel = ""
         self.versions = {name: version(name) for name in ("torch", "transformers", "lm_eval")}
@@ -70,7 +70,6 @@ class Hf:
         self.quantizers: dict[str, hf_rounding.InputQuantizer] = {}
         self._streamed, self._rounds = streamed, False
         self._stream: hf_stream.Streamed | None = None
-        self._harness = harness
         self._language_model: Any = None
         self._reserved = contextlib.ExitStack()
 
@@ -126,22 +125,6 @@ class Hf:
             torch.cuda.empty_cache()
         self._reserved.close()
 
-    def setups(self) -> tuple[TaskSetup, ...]:
-        """See `Backend.setups`."""
-        return self._harness.setups() if self._harness else ()
-
-    def doc_ids(self, task: str) -> Sequence[int]:
-        """See `Backend.doc_ids`."""
-        return self._tasks.doc_ids(task)
-
-    def prompt(self, task: str, doc_id: int) -> str:
-        """See `Backend.prompt`."""
-        return self._tasks.prompt(task, doc_id)
-
-    def higher_is_better(self, task: str, metric: str) -> bool:
-        """See `Backend.higher_is_better`."""
-        return self._tasks.higher_is_better(task, metric)
-
     def fitting(self) -> int:
         """See `Backend.fitting`."""
         if self.model.device.type != "cuda":
@@ -174,15 +157,6 @@ class Hf:
                 self.kernel += "; answers by transformers' own loop"
         with hf_memory.guarded(f"answering {len(doc_ids)} documents of {task} together"):
             return self._tasks.score(self._language_model, task, doc_ids)
-
-    @property
-    def bos(self) -> int | None:
-        """The token that the tokenizer puts before every text; None if it puts none."""
-        return tokens.bos(self.tokenizer)
-
-    def token_ids(self, text: str) -> np.ndarray:
-        """See `Backend.token_ids`."""
-        return tokens.token_ids(self.tokenizer, text)
 
     def read(
         self,
@@ -243,21 +217,6 @@ class Hf:
             codes_changed=state.changed / state.codes,
             tokens=token_ids.size,
         )
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        """The checkpoint's own."""
-        if self._harness is not None:
-            return self._harness.tokenizer
-        from gate.harness import load_tokenizer
-
-        trusted, file = self.settings.trust_remote_code, self.checkpoint.whole_file
-        return load_tokenizer(self.checkpoint.path, trusted, file)
-
-    @property
-    def _tasks(self) -> "Harness":
-        assert self._harness is not None, "tasks need a harness"
-        return self._harness
 
     def _forward(self, batches: Sequence[np.ndarray]) -> Iterator[Any]:
         """Logits of each batch: shape (windows, window, vocabulary), in the model's dtype."""
