@@ -168,7 +168,7 @@ def suites(name: str | None) -> int:
     from gate.settings import sets
 
     if name is not None:
-        terminal.say(sets.source(name).rstrip("\n"))
+        terminal.say(sets.source(name))
     else:
         terminal.say(suite_sets.table(**terminal.style()))
     return ExitCode.PASS

@@ -102,7 +102,8 @@ def test_the_command_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     listed = capsys.readouterr().out
     assert all(f" {name} " in listed for name in sets.NAMES)
     assert cli.main(["list", "suites", "retention"], standalone_mode=False) == 0
-    assert yaml.safe_load(capsys.readouterr().out) == sets.load("retention")
+    shown = capsys.readouterr().out
+    assert yaml.safe_load(shown) == sets.load("retention") and shown.endswith("\n")
     with pytest.raises(SettingsError, match="no set of suites named nothing"):
         cli.main(["list", "suites", "nothing"], standalone_mode=False)
 
