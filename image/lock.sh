@@ -22,16 +22,17 @@ done
 
 compile --generate-hashes "$@" --extra eval --extra signatures \
   --output-file image/eval.lock pyproject.toml
-# On vLLM's image: of what vLLM needs, too, the versions that it takes. Some indexes lack the newest
-# certifi that it asks for.
+# On vLLM's image: of what vLLM needs, too, the versions that it takes, for the oldest Python that it
+# may have; on newer ones it wants a setuptools below 81. Some indexes lack the newest certifi that it
+# asks for.
 version=$(sed -n 's/^ARG VLLM_IMAGE=.*:v//p' Dockerfile)
 resolved=$(mktemp)
 printf 'certifi\n' >"$resolved.override"
-printf 'vllm==%s\n' "$version" | "$uv" pip compile --quiet --override "$resolved.override" \
-  --python-version 3.12 --python-platform x86_64-manylinux_2_28 --no-annotate --no-header \
+printf 'vllm==%s\nsetuptools<81\n' "$version" | "$uv" pip compile --quiet --override "$resolved.override" \
+  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links --extra eval --extra signatures \
   --output-file "$resolved" pyproject.toml -
-"$uv" pip compile --quiet --constraint "$resolved" --python-version 3.12 \
+"$uv" pip compile --quiet --constraint "$resolved" --python-version 3.11 \
   --python-platform x86_64-manylinux_2_28 --no-annotate --no-header --no-emit-index-url \
   --no-emit-find-links --generate-hashes "$@" --extra eval --extra signatures \
   --output-file image/vllm.lock pyproject.toml
