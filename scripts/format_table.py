@@ -13,9 +13,11 @@ SOURCE = Path(__file__).parent.parent / "docs" / "formats.yaml"
 
 COLUMNS = ("format", "recognised, linted", "`hf`: decoded", "`native`", "`vllm`", "`server`")
 
-NATIVE = "tests/backends/test_native.py"
-VLLM = "tests/test_choice.py"
-SERVER = "tests/acceptance/test_served.py"
+NATIVE = "tests/backends/test_native.py::test_it_is_the_model_that_transformers_loads"
+VLLM = "tests/test_choice.py::test_the_table_of_support_says_what_vllm_serves"
+SERVER = (
+    "tests/acceptance/test_served.py::test_transformers_server_scores_as_hf_over_the_same_weights"
+)
 
 RUN = frozenset({None, "bitsandbytes", "compressed-tensors"})
 """Methods that transformers has computed in a test."""
@@ -83,5 +85,6 @@ def _vllm(method: str | None, algorithms: Sequence[str]) -> str:
 
 
 def _yes(test: str, with_what: str = "") -> str:
-    file = test.partition("::")[0]
-    return f"[yes](../{file})" + (f": {with_what}" if with_what else "")
+    file, _, name = test.partition("::")
+    title = f' "{name}"' if name else ""
+    return f"[yes](../{file}{title})" + (f": {with_what}" if with_what else "")
